@@ -1,0 +1,1 @@
+"""What differs between threads, tasks and processes, and nothing else."""
