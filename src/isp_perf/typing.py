@@ -120,5 +120,3 @@ class RemoteLevel(Protocol):
     async def aclose(self) -> None:
         """Close every connection; later calls open them again."""
         ...
-
-
