@@ -25,7 +25,7 @@ class Codec(Protocol):
         ...
 
     def decode(self, data: bytes, /) -> Any:
-        """Return the value that ``encode`` turned into ``data``; raise any exception for foreign bytes (then a miss)."""
+        """Return the value that ``encode`` turned into ``data``; raise any exception for foreign bytes (a miss)."""
         ...
 
 
@@ -80,7 +80,7 @@ class BlockingRemoteLevel(Protocol):
         ...
 
     def delete_pattern(self, glob: str, *, force: bool = False) -> int:
-        """Remove every key that matches the Redis ``glob`` and return their number; ``force`` allows one as wide as ``*``."""
+        """Remove keys that match the Redis ``glob`` and return their number; ``force`` allows one as wide as ``*``."""
         ...
 
 
@@ -114,7 +114,7 @@ class RemoteLevel(Protocol):
         ...
 
     async def delete_pattern(self, glob: str, *, force: bool = False) -> int:
-        """Remove every key that matches the Redis ``glob`` and return their number; ``force`` allows one as wide as ``*``."""
+        """Remove keys that match the Redis ``glob`` and return their number; ``force`` allows one as wide as ``*``."""
         ...
 
     async def aclose(self) -> None:

@@ -127,8 +127,6 @@ def test_what_is_left_unsaid_is_found(room, said, unsaid, finding):
 
 def test_an_entry_ends_where_the_next_begins():
     """The words of one argument are not taken for those of another."""
-    docstring = (
-        "Sum.\n\n    Args:\n        a: first\n            more.\n        b: 1 to 5.\n\n    Raises:\n        X: y."
-    )
+    docstring = "S.\n\n    Args:\n        a: first\n            more.\n        b: 1 to 5.\n\n    Raises:\n        X: y"
     assert entry(docstring, "a").split() == ["first", "more."]
     assert entry(docstring, "b").split() == ["1", "to", "5."]
