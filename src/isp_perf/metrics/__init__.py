@@ -1,0 +1,55 @@
+"""Metrics whose owners count with plain numbers and which are read only when somebody asks.
+
+``counter``, ``gauge`` and ``histogram`` define metrics of the default registry, ``timed`` measures into a histogram,
+``app()`` is the ASGI application behind ``/metrics``, ``MetricsMiddleware`` counts requests per route, and
+``collector()`` gives everything to prometheus-client. Nothing here imports a third party before it is asked to.
+"""
+
+from typing import TYPE_CHECKING
+
+from isp_perf.metrics._app import MetricsApp, app
+from isp_perf.metrics._business import CACHE_HIT_RATE, CONVERSATION_DURATION, MESSAGE_PROCESSING_TIME
+from isp_perf.metrics._instruments import Counter, Family, Gauge, Histogram
+from isp_perf.metrics._registry import MetricRegistry, registry
+from isp_perf.metrics._timed import Timer, timed
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from isp_perf.metrics.prometheus import Collector
+
+__all__ = [
+    "CACHE_HIT_RATE",
+    "CONVERSATION_DURATION",
+    "MESSAGE_PROCESSING_TIME",
+    "Counter",
+    "Family",
+    "Gauge",
+    "Histogram",
+    "MetricRegistry",
+    "MetricsApp",
+    "Timer",
+    "app",
+    "collector",
+    "counter",
+    "gauge",
+    "histogram",
+    "registry",
+    "timed",
+]
+
+counter = registry.counter
+gauge = registry.gauge
+histogram = registry.histogram
+
+
+def collector(target: "CollectorRegistry | None" = None, *, source: MetricRegistry = registry) -> "Collector":
+    """Return everything as a normal prometheus-client ``Collector``.
+
+    Args:
+        target: the prometheus-client registry it is registered with; ``None`` to register it yourself.
+        source: the registry to read.
+    """
+    from isp_perf.metrics.prometheus import collector as make
+
+    return make(source, target)

@@ -1,0 +1,95 @@
+"""The ASGI application behind ``/metrics``."""
+
+import asyncio
+import gzip
+import threading
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from isp_perf.metrics._asgi import Receive, Scope, Send, accepts_gzip, header, lifespan, reply
+from isp_perf.metrics._registry import MetricRegistry, registry
+from isp_perf.metrics._registry import Scope as Reach
+from isp_perf.metrics._render import Format, Renderer, negotiate
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+__all__ = ["MetricsApp", "app"]
+
+_GZIP_FROM_BYTES = 1024
+_METHODS = {"GET", "HEAD"}
+
+
+class MetricsApp:
+    """Answers every path with the metrics, in the format the client asks for.
+
+    GET and HEAD; ``?name[]=`` keeps only the named metrics, ``?scope=worker`` answers for this process alone. Reading
+    and writing happen in a thread, so no event loop waits for it. Answers above 1 kB are gzipped at level 1 for
+    clients that take gzip; the compression middleware leaves them alone.
+
+    Args:
+        source: the registry to show.
+        append: a prometheus-client registry whose metrics follow ours, such as ``prometheus_client.REGISTRY``.
+    """
+
+    def __init__(self, source: MetricRegistry = registry, *, append: "CollectorRegistry | None" = None) -> None:
+        self._source = source
+        self._append = append
+        self._renderer = Renderer()
+        self._lock = threading.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan protocol where this is the whole application."""
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        scope.setdefault("isp_perf.route", scope["path"])
+        if scope["method"] not in _METHODS:
+            await reply(send, 405, [(b"allow", b"GET, HEAD")], body=b"", head=False)
+            return
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        chosen = negotiate(header(scope, b"accept"))
+        reach: Reach = "worker" if query.get("scope") == ["worker"] else "all"
+        names = frozenset(query.get("name[]", ()))
+        body = await asyncio.to_thread(self.body, chosen, reach, names=names)
+        await self._send(scope, send, chosen=chosen, body=body)
+
+    def body(self, chosen: Format, reach: Reach = "all", *, names: frozenset[str] = frozenset()) -> bytes:
+        """Return a scrape; blocks up to 50 ms for sibling workers, so not for an event loop."""
+        snapshot = self._source.collect(reach)
+        with self._lock:
+            ours = self._renderer.render(snapshot, chosen, names)
+        if self._append is None or names:
+            return ours
+        from isp_perf.metrics.prometheus import exposition
+
+        theirs = exposition(self._append, openmetrics=chosen.openmetrics)
+        end = b"# EOF\n" if chosen.openmetrics else b""
+        return ours.removesuffix(end) + theirs + end
+
+    async def _send(self, scope: Scope, send: Send, *, chosen: Format, body: bytes) -> None:
+        etag = b'W/"' + blake2b(body, digest_size=9).hexdigest().encode() + b'"'
+        headers = [
+            (b"content-type", chosen.content_type.encode()),
+            (b"cache-control", b"no-store"),
+            (b"vary", b"Accept, Accept-Encoding"),
+            (b"etag", etag),
+        ]
+        head = scope["method"] == "HEAD"
+        if etag.decode() in header(scope, b"if-none-match"):
+            await send({"type": "http.response.start", "status": 304, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if len(body) > _GZIP_FROM_BYTES and accepts_gzip(scope):
+            body = await asyncio.to_thread(gzip.compress, body, 1)
+            headers.append((b"content-encoding", b"gzip"))
+        await reply(send, 200, headers, body=body, head=head)
+
+
+def app(source: MetricRegistry = registry, *, append: "CollectorRegistry | None" = None) -> MetricsApp:
+    """Return the ASGI application that answers with the metrics; see ``MetricsApp``."""
+    return MetricsApp(source, append=append)

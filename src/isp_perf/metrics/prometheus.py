@@ -1,0 +1,108 @@
+"""The totals as a normal prometheus-client ``Collector``. The only module that imports ``prometheus_client``."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Exemplar as PrometheusExemplar
+
+from isp_perf._core.histogram import cumulative
+from isp_perf.metrics._registry import MetricRegistry
+from isp_perf.metrics._render import edges, number
+from isp_perf.metrics._snapshot import Column, Exemplar, Key, Snapshot
+
+__all__ = ["Collector", "collector", "exposition"]
+
+
+class Collector:
+    """Gives every metric of a registry to prometheus-client, totals over all workers included.
+
+    It merges the workers itself, so it also works where prometheus-client's own multi-process mode, which knows no
+    custom collectors, is not used or cannot be.
+
+    Args:
+        source: the registry to read.
+    """
+
+    def __init__(self, source: MetricRegistry) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families with their samples."""
+        snapshot = self._source.collect()
+        for column in snapshot.columns.values():
+            yield _metric(column, snapshot)
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the families without samples, so that registering reads nothing."""
+        columns = self._source.collect("worker").columns.values()
+        return [_metric(Column(column.spec, [], []), Snapshot({})) for column in columns]
+
+
+def collector(source: MetricRegistry, target: CollectorRegistry | None = None) -> Collector:
+    """Return a collector for ``source``, registered with ``target`` if one is given."""
+    made = Collector(source)
+    if target is not None:
+        target.register(made)
+    return made
+
+
+def exposition(target: CollectorRegistry, *, openmetrics: bool) -> bytes:
+    """Return what another registry has to say, to be put before the end of an answer of ours.
+
+    Args:
+        target: the application's own registry.
+        openmetrics: OpenMetrics without its end mark, not the text format.
+    """
+    encode, _ = choose_encoder("application/openmetrics-text;version=1.0.0" if openmetrics else "text/plain")
+    return encode(target).removesuffix(b"# EOF\n")
+
+
+def _metric(column: Column, snapshot: Snapshot) -> Metric:
+    spec = column.spec
+    if spec.kind == "counter":
+        counter = CounterMetricFamily(spec.base, spec.help, labels=spec.labels)
+        for key, value in zip(column.keys, column.values, strict=True):
+            counter.add_metric(key, value)
+        return counter
+    if spec.kind == "gauge":
+        gauge = GaugeMetricFamily(spec.name, spec.help, labels=spec.labels)
+        for key, value in zip(column.keys, column.values, strict=True):
+            if not math.isnan(value):
+                gauge.add_metric(key, value)
+        return gauge
+    return _histogram(column, snapshot.exemplars.get(spec.name, {}))
+
+
+def _histogram(column: Column, exemplars: Mapping[Key, Mapping[int, Exemplar]]) -> Metric:
+    spec = column.spec
+    family = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels)
+    shown = edges(spec)
+    bounds = [*(number(bound) for _, bound in shown), "+Inf"]
+    for key, value in zip(column.keys, column.values, strict=True):
+        cells = value[:-1]
+        ends = [*(below for below, _ in shown), len(cells)]
+        counts = cumulative(cells, ends)
+        examples = _examples(ends, exemplars.get(key, {}))
+        buckets = [
+            (bound, count) if example is None else (bound, count, example)
+            for bound, count, example in zip(bounds, counts, examples, strict=True)
+        ]
+        family.add_metric(key, buckets, value[-1] / spec.scale)
+    return family
+
+
+def _examples(ends: list[int], exemplars: Mapping[int, Exemplar]) -> list[PrometheusExemplar | None]:
+    """Return, per bucket shown, the newest exemplar of its cells."""
+    newest: list[PrometheusExemplar | None] = [None] * len(ends)
+    for cell, (labels, value, moment) in sorted(exemplars.items(), key=_moment):
+        newest[bisect_right(ends, cell)] = PrometheusExemplar(dict(labels), value, moment)
+    return newest
+
+
+def _moment(item: tuple[int, Exemplar]) -> float:
+    return item[1][2]
