@@ -1,0 +1,101 @@
+"""A realistic database, the same on every machine. The service loads it once; `python seeding.py` starts it afresh."""
+
+import asyncio
+import json
+import random
+import sqlite3
+import sys
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from models import FOLDER, POSTGRES, Atendente, Base, Cliente, Conversa, Mensagem, engine
+from sqlalchemy import func, insert, select, text
+
+from isp_perf.errors import ConfigurationError
+
+CUSTOMERS, AGENTS, CONVERSATIONS, MESSAGES = 1_200, 40, 5_000, 50_000
+PER = MESSAGES // CONVERSATIONS
+END = datetime(2026, 6, 30, 18)  # noqa: DTZ001
+WORDS = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
+
+
+def tables():
+    """Yield (table, rows) in an order that satisfies the foreign keys."""
+    rng = random.Random(20260630)
+    pick = lambda kind: rng.choice(WORDS[kind])  # noqa: E731
+    name = lambda: f"{pick('first')} {pick('last')} {pick('last')}"  # noqa: E731
+    yield Atendente, [{"id": i, "nome": name(), "equipe": pick("teams")} for i in range(1, AGENTS + 1)]
+    customers = [
+        {"id": i, "nome": name(), "telefone": f"+55119{phone}", "plano": pick("plans"), "bairro": pick("districts")}
+        for i, phone in enumerate(rng.sample(range(10_000_000, 99_999_999), CUSTOMERS), 1)
+    ]
+    yield Cliente, customers
+    ends = sorted(END - timedelta(minutes=rng.randrange(180 * 24 * 60)) for _ in range(CONVERSATIONS))
+    conversations = [
+        {"id": i, "cliente_id": i if i <= CUSTOMERS else rng.randint(1, CUSTOMERS), "ultima_em": end}
+        | {"atendente_id": rng.randint(1, AGENTS), "assunto": pick("subjects"), "situacao": pick("states")}
+        for i, end in enumerate(ends, 1)
+    ]
+    yield Conversa, conversations
+    for begin in range(0, MESSAGES, 1000):
+        yield Mensagem, [sentence(i, conversations[i // PER], customers) for i in range(begin, begin + 1000)]
+
+
+def sentence(i: int, conversation: dict, customers: list[dict]) -> dict:
+    """What was said as message number i, alternately by the customer and by the agent."""
+    rng = random.Random(i)
+    customer, author = customers[conversation["cliente_id"] - 1], ("cliente", "atendente")[i % 2]
+    words = {"dia": rng.choice(("tarde", "noite")), "h": rng.randint(8, 13), "h2": rng.randint(14, 20)}
+    words |= {"n": rng.randint(1, 28), "protocolo": rng.randint(10**9, 10**10)} | customer
+    sent = conversation["ultima_em"] - timedelta(minutes=3 * (PER - 1 - i % PER))
+    said = {"autor": author, "texto": rng.choice(WORDS[author]).format(**words), "enviada_em": sent, "entregue": True}
+    return {"id": i + 1, "conversa_id": conversation["id"]} | said
+
+
+def progress(done: int, started: float) -> None:
+    """A bar on a terminal, elsewhere one line at the end."""
+    if sys.stderr.isatty():
+        bar, end = "#" * (30 * done // MESSAGES), "\n" if done == MESSAGES else ""
+        print(f"\rloading messages [{bar:<30}] {done:,}", end=end, file=sys.stderr, flush=True)
+    elif done == MESSAGES:
+        print(f"loaded {done:,} messages in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+
+
+def lock() -> sqlite3.Connection:
+    """Wait for this host's file lock; it is let go when the connection closes, or its process is gone."""
+    try:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        held = sqlite3.connect(FOLDER / "lock.db", timeout=120, isolation_level=None)
+        held.executescript("BEGIN EXCLUSIVE; PRAGMA user_version = 1")
+    except (OSError, sqlite3.OperationalError) as error:
+        rule = f"must be a folder this account may write to ({error})"
+        raise ConfigurationError("ISP_PERF_EXAMPLE_DIR", str(FOLDER), rule, "name a folder that is") from None
+    return held
+
+
+async def load(*, fresh: bool = False) -> None:
+    """Create and fill the tables, by one process, however many start at the same time; all rows or none."""
+    held, started = lock(), time.monotonic()
+    try:
+        async with engine.begin() as connection:
+            if POSTGRES:
+                await connection.execute(text("CREATE SCHEMA IF NOT EXISTS suporte"))
+            if fresh:
+                await connection.run_sync(Base.metadata.drop_all)
+            await connection.run_sync(Base.metadata.create_all)
+            if await connection.scalar(select(func.count()).select_from(Mensagem)):
+                return
+            for table, rows in tables():
+                await connection.execute(insert(table), rows)
+                if table is Mensagem:
+                    progress(rows[-1]["id"], started)
+    finally:
+        held.close()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(load(fresh=True))
+    except ConfigurationError as error:
+        sys.exit(str(error))
