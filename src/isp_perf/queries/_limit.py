@@ -1,0 +1,136 @@
+"""Some rows per parent, as a plain criterion of a select-in load.
+
+The usual way, ``row_number() OVER (PARTITION BY ...)``, reads and numbers every row of every parent. Here the load of
+the targets gets one more condition: their key is among the first ``n`` of their parent, looked up parent by parent
+through an index. The statement already carries the parents' keys, and the condition reads them from the same
+parameter, so no further round trip is needed. It is written in three forms, and compiled to the one that fits:
+
+* ``LATERAL`` where the database has it;
+* on SQLite a correlated key list, which it evaluates once per parent;
+* without the parents' keys, that is when one expired list is loaded again, a correlated ``EXISTS``.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, exists, select, true, tuple_
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import RelationshipProperty, aliased
+from sqlalchemy.orm.interfaces import RelationshipDirection
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import NullType, TypeEngine
+
+from isp_perf.errors import ConfigurationError
+from isp_perf.queries._compat import SELECTIN_KEYS, adapted
+from isp_perf.queries._facts import equalities, order_of, unique_sets
+from isp_perf.queries._kinds import is_column
+
+__all__ = ["cut_off", "mirrored", "refuse_unlimitable"]
+
+
+def refuse_unlimitable(relation: RelationshipProperty[Any], path: str, *, narrowed: bool) -> None:
+    """Check that "the first rows per parent" is well defined and harmless for ``relation``.
+
+    Raises:
+        ConfigurationError: it is no one-to-many of a keyed parent, has no order, or a flush could take the limited
+            list for the whole collection and delete by it.
+    """
+    if relation.direction is not RelationshipDirection.ONETOMANY or not relation.uselist or not _one_parent(relation):
+        rule, fix = "limit counts rows of a one-to-many whose rows have one parent each", "leave the limit out"
+    elif narrowed or relation.entity.is_aliased_class:
+        rule, fix = "limit works on relationships to a mapped class itself", "leave of_type() or the limit out"
+    elif not relation.order_by:
+        rule, fix = "a limit without an order is chance", "give the relationship an order_by"
+    elif not relation.viewonly and (
+        relation.cascade.delete_orphan or (relation.cascade.delete and relation.passive_deletes is False)
+    ):
+        rule = "its cascade could delete by this list, and a limited list is not the collection"
+        fix = f"map a second relationship(viewonly=True, order_by=...) beside {relation.key!r} and limit that"
+    else:
+        return
+    raise ConfigurationError("limit", path, rule, fix)
+
+
+def _one_parent(relation: RelationshipProperty[Any]) -> bool:
+    columns = {side for pair in equalities(relation.primaryjoin) for side in pair}
+    local = {column for column in relation.local_columns if any(column.compare(side) for side in columns)}
+    return any(
+        unique <= {column.key for column in local if column.table is table}
+        for table in {column.table for column in local}
+        for unique in unique_sets(table)
+    )
+
+
+def mirrored(clause: Any) -> ColumnElement[Any]:
+    """Return an ORDER BY element that sorts exactly the other way round, NULLs included."""
+    element, descending, nulls_first = order_of(clause)
+    turned: ColumnElement[Any] = element.asc() if descending else element.desc()
+    if nulls_first is None:
+        return turned
+    return turned.nulls_last() if nulls_first else turned.nulls_first()
+
+
+class _Cut(FunctionElement[Any]):
+    """One condition in three forms; see the top of this module."""
+
+    inherit_cache = True
+    name = "isp_perf_first_rows"
+    type: TypeEngine[Any] = (
+        NullType()
+    )  # as Boolean, SQLite would be asked whether it equals 1, and could no longer use an index
+
+
+def _compiled(element: Any, compiler: Any, options: dict[str, Any], *, form: int) -> str:
+    if SELECTIN_KEYS not in compiler.binds:
+        form = 2
+    text: str = compiler.process(list(element.clauses)[form], **options)
+    return text
+
+
+@compiles(_Cut)
+def _compile_lateral(element: Any, compiler: Any, **options: Any) -> str:
+    return _compiled(element, compiler, options, form=0)
+
+
+@compiles(_Cut, "sqlite")
+def _compile_nested(element: Any, compiler: Any, **options: Any) -> str:
+    return _compiled(element, compiler, options, form=1)
+
+
+def _row(columns: Sequence[Any]) -> Any:
+    return columns[0] if len(columns) == 1 else tuple_(*columns)
+
+
+def cut_off(relation: RelationshipProperty[Any], limit: int) -> ColumnElement[bool]:
+    """Return the condition that keeps ``limit`` rows of ``relation`` per parent.
+
+    Args:
+        relation: checked by ``refuse_unlimitable``.
+        limit: the first rows in the relationship's order if positive, the last ones if negative; not 0. Ties are
+            broken by the target's primary key, so that the same rows are kept each time.
+    """
+    parent, target = aliased(relation.parent.class_), aliased(relation.mapper.class_)
+    whole = relation.mapper.class_
+    names = [relation.mapper.get_property_by_column(column).key for column in relation.mapper.primary_key]
+    parent_names = [relation.parent.get_property_by_column(column).key for column in relation.parent.primary_key]
+    keys = [getattr(target, name) for name in names]
+    order = [adapted(target, clause) for clause in relation.order_by or ()]
+    sorted_by = {column.key for column, _, _ in map(order_of, relation.order_by or ()) if is_column(column)}
+    order += [getattr(target, name) for name in names if name not in sorted_by]
+    first = (
+        select(*keys)
+        .where(getattr(parent, relation.key).of_type(target))
+        .order_by(*(order if limit > 0 else map(mirrored, order)))
+        .limit(abs(limit))
+        .correlate(parent)
+    )
+    asked = _row([getattr(parent, name) for name in parent_names]).in_(bindparam(SELECTIN_KEYS, expanding=True))
+    mine = _row([getattr(whole, name) for name in names])
+    lateral = first.lateral()
+    by_lateral = mine.in_(select(*lateral.c).select_from(parent).join(lateral, true()).where(asked))
+    other = aliased(relation.mapper.class_)
+    other_keys = [getattr(other, name) for name in names]
+    nested = select(*other_keys).select_from(parent).join(other, _row(other_keys).in_(first)).where(asked)
+    alone = exists().select_from(parent).where(getattr(parent, relation.key), mine.in_(first)).correlate(whole)
+    return _Cut(by_lateral, mine.in_(nested), alone)
