@@ -8,7 +8,7 @@ import pytest
 from sybil import Document
 
 from house.pages import close_page, fences, open_page, page_paths, pages
-from house.sources import ROOT
+from house.sources import EXAMPLES, PACKAGE, ROOT, read_sources
 
 COMMANDS = [
     'python3 -m venv .venv && .venv/bin/pip install -e ".[demo]" && .venv/bin/isp-perf demo',
@@ -43,6 +43,14 @@ def test_the_automation_runs_the_command_of_the_readme():
     script = ROOT / ".ci" / "run"
     assert COMMANDS[1] in script.read_text(encoding="utf-8").splitlines()
     assert os.access(script, os.X_OK)
+
+
+def test_every_variable_of_the_example_environment_is_read():
+    """Each variable in .env.example is named in the code of the package or of the example service."""
+    names = re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    code = "".join(source.text for source in read_sources(PACKAGE, EXAMPLES))
+    assert names
+    assert [name for name in names if f'"{name}"' not in code] == []
 
 
 def test_every_python_block_is_executed():
