@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from isp_perf.metrics._app import MetricsApp, app
 from isp_perf.metrics._business import CACHE_HIT_RATE, CONVERSATION_DURATION, MESSAGE_PROCESSING_TIME
+from isp_perf.metrics._http import HttpMetrics, MetricsMiddleware
 from isp_perf.metrics._instruments import Counter, Family, Gauge, Histogram
 from isp_perf.metrics._registry import MetricRegistry, registry
 from isp_perf.metrics._timed import Timer, timed
@@ -28,6 +29,7 @@ __all__ = [
     "Histogram",
     "MetricRegistry",
     "MetricsApp",
+    "MetricsMiddleware",
     "Timer",
     "app",
     "collector",
@@ -41,6 +43,8 @@ __all__ = [
 counter = registry.counter
 gauge = registry.gauge
 histogram = registry.histogram
+
+HttpMetrics(registry)  # its families stand in every scrape, also before the first request
 
 
 def collector(target: "CollectorRegistry | None" = None, *, source: MetricRegistry = registry) -> "Collector":
