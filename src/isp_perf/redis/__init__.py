@@ -1,0 +1,17 @@
+"""Redis for asyncio and threads over redis-py's own connections: one pool object, shared links, honest failures."""
+
+from isp_perf.redis._blocking import BlockingPool
+from isp_perf.redis._config import RedisSettings, RetryPolicy
+from isp_perf.redis._pool import RedisPool
+from isp_perf.redis._stats import BulkResult, LaneStats, RedisHealth, RedisStats
+
+__all__ = [
+    "BlockingPool",
+    "BulkResult",
+    "LaneStats",
+    "RedisHealth",
+    "RedisPool",
+    "RedisSettings",
+    "RedisStats",
+    "RetryPolicy",
+]

@@ -1,0 +1,113 @@
+"""The pool's own methods for threads: the blocking twin of what ``RedisPool`` offers to asyncio."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any
+
+from isp_perf.errors import NotSentError, RemoteError
+from isp_perf.redis import _flow
+from isp_perf.redis._config import RedisSettings
+from isp_perf.redis._stats import BulkResult
+
+if TYPE_CHECKING:
+    from isp_perf.redis._sync import BlockingRedis
+
+__all__ = ["BlockingPool"]
+
+Key = str | bytes
+
+_draw = SystemRandom().random
+
+
+class BlockingPool:
+    """``get``, ``set``, ``delete`` and the bulk methods for threads; made by ``RedisPool.blocking``.
+
+    Names, meanings and errors are those of ``RedisPool``.
+
+    Args:
+        settings: the pool's settings.
+        client: returns the blocking client.
+    """
+
+    def __init__(self, settings: RedisSettings, client: Callable[[], "BlockingRedis"]) -> None:
+        self._settings = settings
+        self._client = client
+
+    def get(self, key: Key) -> bytes | None:
+        """Return the value of ``key``, or ``None``."""
+        if self._settings.target is None:
+            return None
+        try:
+            value: bytes | None = self._client().ask("GET", key)
+        except RemoteError:
+            if self._settings.on_down == "raise":
+                raise
+            return None
+        return value
+
+    def set(self, key: Key, value: bytes | str, *, ttl: float | timedelta | None = None, nx: bool = False) -> bool:
+        """Store ``value`` for ``ttl`` seconds (``None``: for ever) and return whether it was stored."""
+        command = _flow.set_arguments(key, value, ttl, nx=nx)
+        if self._settings.target is None:
+            return False
+        try:
+            return bool(self._client().ask(*command))
+        except NotSentError:
+            if self._settings.on_down == "raise":
+                raise
+            return False
+
+    def delete(self, *keys: Key) -> int:
+        """Remove ``keys`` and return how many existed."""
+        return self.delete_many(keys)
+
+    def get_many(self, keys: Iterable[Key]) -> dict[Any, bytes]:
+        """Return the values of those ``keys`` that are stored, by key."""
+        if self._settings.target is None:
+            return {}
+        try:
+            found: dict[Any, bytes] = self._drive(_flow.get_many(keys))
+        except RemoteError:
+            if self._settings.on_down == "raise":
+                raise
+            return {}
+        return found
+
+    def set_many(
+        self, mapping: Mapping[Any, bytes | str], *, ttl: float | timedelta | None = None, jitter: float = 0.0
+    ) -> BulkResult:
+        """Store every item and report per key."""
+        flow = _flow.set_many(mapping, ttl, jitter, draw=_draw)
+        if self._settings.target is None:
+            return BulkResult(0, dict.fromkeys(mapping, NotSentError("SET: not sent, no server is configured")))
+        result: BulkResult = self._drive(flow)
+        return result
+
+    def delete_many(self, keys: Iterable[Key]) -> int:
+        """Remove ``keys`` and return how many existed."""
+        return self._write(_flow.delete_many(keys))
+
+    def delete_pattern(self, glob: str | bytes, *, dry_run: bool = False, force: bool = False) -> int:
+        """Remove every key that matches the Redis glob and return their number; ``dry_run`` only counts."""
+        _flow.check_glob(glob, force=force)
+        return self._write(_flow.delete_pattern(glob, dry_run=dry_run, force=force))
+
+    def _write(self, flow: _flow.Flow) -> int:
+        if self._settings.target is None:
+            return 0
+        try:
+            return int(self._drive(flow))
+        except NotSentError:
+            if self._settings.on_down == "raise":
+                raise
+            return 0
+
+    def _drive(self, flow: _flow.Flow) -> Any:
+        run = self._client().run
+        try:
+            commands = next(flow)
+            while True:
+                commands = flow.send(run(commands))
+        except StopIteration as end:
+            return end.value

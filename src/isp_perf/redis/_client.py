@@ -1,0 +1,254 @@
+"""The drop-in asyncio client: redis-py's commands, names and types over shared links.
+
+Only the way of the bytes is ours. Command methods, response callbacks, pub/sub, WATCH and the connections themselves
+are redis-py's.
+"""
+
+import asyncio
+import inspect
+from asyncio import get_running_loop
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import hiredis
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
+from redis.exceptions import DataError, ResponseError
+
+from isp_perf._core.routing import Lane as Kind
+from isp_perf._core.routing import Route, blocks_for, plan, route
+from isp_perf.errors import ConfigurationError
+from isp_perf.redis._lane import RETRYABLE, UNEXECUTED, Command, Lane, settled
+from isp_perf.redis._state import LoopState, States
+
+__all__ = ["PipelinedRedis", "Staged", "Ways", "pack", "refused"]
+
+Staged = tuple[tuple[Any, ...], dict[str, Any]]
+"""A command that waits to be sent: its arguments, the name first, and redis-py's options for its reply."""
+
+_MAX_NAMES = 4096  # distinct command names remembered; a program that invents names must not grow without bound
+
+_pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
+
+
+def pack(args: tuple[Any, ...]) -> bytes:
+    """Return a command's bytes.
+
+    Raises:
+        redis.exceptions.DataError: an argument is no str, bytes, int or float.
+    """
+    try:
+        return _pack(args)
+    except TypeError:
+        return _pack(tuple(_plain(arg) for arg in args))
+
+
+def _plain(arg: Any) -> Any:
+    if isinstance(arg, bytearray):
+        return bytes(arg)
+    if isinstance(arg, bool) or not isinstance(arg, str | bytes | int | float | memoryview):
+        kind = type(arg).__name__
+        raise DataError(f"Invalid input of type: '{kind}'. Convert to a bytes, string, int or float first.")
+    return arg.tobytes() if isinstance(arg, memoryview) else arg
+
+
+class _Way(NamedTuple):
+    """What is known from a command's name: its route, its words, and redis-py's callback for its reply."""
+
+    fast: bool
+    route: Route
+    words: tuple[str, ...] | None  # None: one word, nothing to split
+    callback: Callable[..., Any] | None
+
+
+class Ways(dict[Any, _Way]):
+    """Ways by command name, filled on first use."""
+
+    def __init__(self, callbacks: Any) -> None:
+        super().__init__()
+        self._callbacks = callbacks
+
+    def __missing__(self, name: Any) -> _Way:
+        found = plan(name)
+        words = found.words if len(found.words) > 1 else None
+        fast = found.lane is Kind.FAST and not found.inspect
+        way = _Way(fast, found, words, self._callbacks.get(name) if isinstance(name, str) else None)
+        if len(self) >= _MAX_NAMES:
+            self.clear()
+        self[name] = way
+        return way
+
+
+class PipelinedRedis(Redis):
+    """``redis.asyncio.Redis`` whose commands share links; made by ``RedisPool.client()``.
+
+    Every command of one event-loop tick goes out in one write. Commands that block or that change a connection's
+    state take a connection of their own. Failures are ``NotSentError`` and ``MaybeExecutedError``, which are also
+    redis-py's ``ConnectionError`` or ``TimeoutError``. Closing the client closes nothing: the pool owns the links.
+    """
+
+    def __init__(self, states: States) -> None:
+        self.states = states
+        self._state: LoopState | None = None
+        cast("Any", Redis).__init__(self, connection_pool=states.template)
+        self._ways = Ways(self.response_callbacks)
+
+    @property
+    def connection_pool(self) -> Any:
+        """redis-py's pool of dedicated connections for the running event loop."""
+        return self.states.pool()
+
+    @connection_pool.setter
+    def connection_pool(self, pool: Any) -> None:
+        """Ignore redis-py's assignment: the pool depends on the event loop."""
+
+    def set_response_callback(self, command: str, callback: Any) -> None:
+        """Set a callback for a command's reply, as in redis-py."""
+        super().set_response_callback(command, callback)
+        self._ways.clear()
+
+    # -- commands
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Execute a command and return its parsed reply.
+
+        Raises:
+            NotSentError: surely not executed; repeating is safe.
+            MaybeExecutedError: sent, and no answer came; never for a command that only reads and could be repeated.
+            PoolBusyError: more commands in flight than allowed, with ``overflow="error"``.
+            ConfigurationError: a command that would break a shared connection (``SELECT``, ``CLIENT REPLY`` ...).
+            redis.exceptions.RedisError: the server's own error, or an argument that cannot be sent (``DataError``).
+        """
+        way = self._ways[args[0]]
+        state = self._state
+        link = None
+        if way.fast and state is not None and state.loop is get_running_loop():
+            link = state.fast.link
+        if state is not None and link is not None:
+            if way.words is not None:
+                args = (*way.words, *args[1:])
+            data = pack(args)
+            try:
+                reply = await link.send(data)
+            except RETRYABLE as error:
+                reply = await self._recover(error, state.fast, data, way=way)
+            except ResponseError:
+                if EMPTY_RESPONSE in options:
+                    return options[EMPTY_RESPONSE]
+                raise
+        else:
+            reply = await self._execute_slowly(way, args, options)
+        if way.callback is not None:
+            return await self._shape(way.callback, reply, options)
+        return reply
+
+    @staticmethod
+    async def _shape(callback: Callable[..., Any], reply: Any, options: dict[str, Any]) -> Any:
+        for name in (EMPTY_RESPONSE, NEVER_DECODE, "keys"):
+            options.pop(name, None)
+        shaped = callback(reply, **options)
+        return await shaped if inspect.isawaitable(shaped) else shaped
+
+    async def _recover(self, error: Exception, lane: Lane, data: bytes, *, way: _Way) -> Any:
+        since = getattr(error, "since", lane.loop.time())
+        deadline = since + self.states.settings.timeout
+        return await lane.recover(error, data, way.route.words[0], read_only=way.route.read_only, deadline=deadline)
+
+    async def _execute_slowly(self, way: _Way, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        found = way.route
+        state = self._state = await self.states.current()
+        lane = route(found, args) if found.inspect else found.lane
+        if lane is Kind.REFUSED:
+            raise refused(found)
+        words = way.words or args[:1]
+        data = pack((*words, *args[1:]))
+        deadline = state.loop.time() + self.states.settings.timeout
+        try:
+            if lane is Kind.DEDICATED:
+                return await self._execute_alone(data, found, args)
+            shared = state.bulk if lane is Kind.BULK else state.fast
+            return await shared.call(data, found.words[0], read_only=found.read_only, deadline=deadline)
+        except ResponseError:
+            if EMPTY_RESPONSE in options:
+                return options[EMPTY_RESPONSE]
+            raise
+
+    async def _execute_alone(self, data: bytes, found: Route, args: tuple[Any, ...]) -> Any:
+        """Run one command on a connection of its own; it is never repeated."""
+        name, timeout = found.words[0], self.states.settings.timeout
+        blocks = blocks_for(found, args)
+        limit = None if blocks is None else blocks + timeout
+        async with self.states.dedicated(name) as connection, asyncio.timeout(limit):
+            await connection.send_packed_command(data)
+            return await connection.read_response()
+
+    async def run(self, commands: Sequence[Staged], *, within: float | None = None) -> list[Any]:
+        """Send commands as one batch; the answer holds shaped replies in order, an exception for each failure."""
+        ways = [self._ways[args[0]] for args, _ in commands]
+        packed = [
+            Command(pack((*(way.words or args[:1]), *args[1:])), way.route.words[0], way.route.read_only)
+            for way, (args, _) in zip(ways, commands, strict=True)
+        ]
+        state = await self.states.current()
+        lane = state.bulk if any(way.route.lane is Kind.BULK for way in ways) else state.fast
+        deadline = state.loop.time() + (self.states.settings.timeout if within is None else within)
+        replies = await lane.call_many(packed, deadline=deadline)
+        for i, (way, (_, options)) in enumerate(zip(ways, commands, strict=True)):
+            replies[i] = await self._finish(way, replies[i], options)
+        return replies
+
+    async def _finish(self, way: _Way, reply: Any, options: dict[str, Any]) -> Any:
+        if isinstance(reply, Exception):
+            return options[EMPTY_RESPONSE] if EMPTY_RESPONSE in options and isinstance(reply, ResponseError) else reply
+        return reply if way.callback is None else await self._shape(way.callback, reply, options)
+
+    async def ask(self, *args: Any) -> Any:
+        """Execute a command; a server that refuses to work just now counts as one that was not reached."""
+        try:
+            return await self.execute_command(*args)
+        except UNEXECUTED as error:
+            raise settled(error) from error
+
+    async def ask_many(self, commands: Sequence[Staged], *, within: float | None = None) -> list[Any]:
+        """Send a batch as ``run`` does; a server that refuses to work just now counts as one that was not reached."""
+        return [settled(reply) for reply in await self.run(commands, within=within)]
+
+    async def shape(self, args: tuple[Any, ...], reply: Any, options: dict[str, Any]) -> Any:
+        """Return a raw reply in redis-py's shape; an exception stays as it is."""
+        return await self._finish(self._ways[args[0]], reply, options)
+
+    async def run_unit(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands that stand or fall together in one piece and return their raw replies."""
+        state = await self.states.current()
+        deadline = state.loop.time() + self.states.settings.timeout
+        data = [pack((*(self._ways[args[0]].words or args[:1]), *args[1:])) for args in commands]
+        return await state.fast.call_unit(data, str(commands[0][0]), deadline=deadline)
+
+    def shareable(self, name: Any) -> bool:
+        """Return whether a command may run on a shared link.
+
+        Raises:
+            ConfigurationError: it may run on no pooled connection at all.
+        """
+        found = self._ways[name].route
+        if found.lane is Kind.REFUSED:
+            raise refused(found)
+        return found.lane is not Kind.DEDICATED and not found.inspect
+
+    # -- what redis-py builds from its pool
+
+    def pipeline(self, *args: Any, **options: Any) -> Pipeline:
+        """Return a pipeline, with redis-py's arguments; without WATCH it goes over the shared link in one piece."""
+        from isp_perf.redis._pipeline import LinkPipeline
+
+        return LinkPipeline(self, *args, **options)
+
+    async def aclose(self, *_args: Any, **_options: Any) -> None:
+        """Do nothing: connections belong to the pool, which closes them."""
+
+
+def refused(found: Route) -> ConfigurationError:
+    """Return the error for a command that no pooled connection may run."""
+    rule = "would change the state of a shared connection for everybody"
+    return ConfigurationError("command", " ".join(found.words), rule, "use pipeline(), pubsub() or another pool")

@@ -1,0 +1,354 @@
+"""A lane: one link's life (absent, connecting, up, down) and what may be repeated when it ends.
+
+Connecting is single-flight: however many callers wait, one attempt is on its way. After a failed attempt the lane is
+down: new calls fail at once, while a background task probes with full jitter until the server answers.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from random import SystemRandom
+from typing import Any, NamedTuple
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    ReadOnlyError,
+    TryAgainError,
+)
+
+from isp_perf._core.backoff import full_jitter
+from isp_perf.errors import RemoteError
+from isp_perf.redis._config import RedisSettings
+from isp_perf.redis._errors import (
+    LoginNotSentError,
+    LostMaybeExecutedError,
+    LostNotSentError,
+    TimedOutMaybeExecutedError,
+    TimedOutNotSentError,
+)
+from isp_perf.redis._link import Link, LinkLostError
+from isp_perf.redis._stats import LaneStats
+
+__all__ = ["RETRYABLE", "UNEXECUTED", "Command", "Lane", "lost_error", "settled"]
+
+UNEXECUTED = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
+"""Answers by which the server says that it did not execute the command."""
+
+_draw = SystemRandom().random
+
+RETRYABLE = (LinkLostError, *UNEXECUTED)
+
+
+def lost_error(name: str, node: str, lost: LinkLostError, *, elapsed: float) -> RemoteError:
+    """Return the public error for an entry that got no reply; it names command, node, phase and time, nothing else."""
+    phase = "sent, no answer" if lost.written else "not sent"
+    text = f"{name} on {node}: {phase} after {elapsed:.3f} s"
+    if lost.timeout:
+        text += f" (timeout: {lost.timeout})"
+    if lost.written:
+        error: RemoteError = (TimedOutMaybeExecutedError if lost.timeout else LostMaybeExecutedError)(text)
+    else:
+        error = (TimedOutNotSentError if lost.timeout else LostNotSentError)(text, 0.0)
+    error.__cause__ = lost.cause
+    return error
+
+
+def settled(error: Any) -> Any:
+    """Return ``NotSentError`` for an answer by which the server says that it does not work now, else the argument."""
+    if not isinstance(error, UNEXECUTED):
+        return error
+    refused = LostNotSentError(f"refused by the server: {type(error).__name__}")
+    refused.__cause__ = error
+    return refused
+
+
+class Command(NamedTuple):
+    """One packed command of a batch."""
+
+    data: bytes
+    name: str
+    read_only: bool
+
+
+class Lane:
+    """The link of one purpose to one server in one event loop.
+
+    Args:
+        node: the server, for messages.
+        open_connection: returns a connected redis-py connection.
+        settings: the pool's settings.
+        stats: the lane's counters.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        open_connection: Callable[[], Awaitable[Any]],
+        *,
+        settings: RedisSettings,
+        stats: LaneStats,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.node = node
+        self.link: Link | None = None
+        self.down: Exception | None = None
+        self.retry_at = 0.0
+        self.stats = stats
+        self._open = open_connection
+        self._settings = settings
+        self._keeper: asyncio.Task[None] | None = None
+        self._outcome: asyncio.Future[None] = self.loop.create_future()
+        self._ping: asyncio.TimerHandle | None = None
+        self._ended = False
+
+    # -- life
+
+    async def acquire(self, name: str, deadline: float, *, patient: bool = False) -> Link:
+        """Return the link, connecting first if there is none.
+
+        Args:
+            name: the command, for messages.
+            deadline: when to give up, in the loop's time.
+            patient: wait for a later attempt although the lane is down, for calls that already lost a link.
+
+        Raises:
+            NotSentError: no connection could be had in time; it is redis-py's ``AuthenticationError`` too where the
+                server refuses user or password.
+        """
+        while self.link is None:
+            if self.down is not None and not patient:
+                raise self.down_error(name)
+            if self._keeper is None:
+                self._keeper = self.loop.create_task(self._keep())
+            started = self.loop.time()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await asyncio.shield(self._outcome)
+            except TimeoutError:
+                waited = self.loop.time() - started
+                text = f"{name} on {self.node}: not sent, no connection within {waited:.3f} s (timeout: connect)"
+                raise TimedOutNotSentError(text, self.retry_after()) from self.down
+        return self.link
+
+    def retry_after(self) -> float:
+        """Return the seconds until the next connection attempt."""
+        return max(0.0, self.retry_at - self.loop.time())
+
+    def down_error(self, name: str) -> Exception:
+        """Return the error for a call that arrives while the lane is down."""
+        if isinstance(self.down, AuthenticationError):
+            text = f"{name} on {self.node}: not sent, the server refuses user or password"
+            refused = LoginNotSentError(text, self.retry_after())
+            refused.__cause__ = self.down
+            return refused
+        error = LostNotSentError(f"{name} on {self.node}: not sent, the server cannot be reached", self.retry_after())
+        error.__cause__ = self.down
+        return error
+
+    async def _keep(self) -> None:
+        """Connect, and while that fails go on trying."""
+        attempt = 0
+        while self.link is None:
+            opened: Sequence[Any] = await asyncio.gather(self._open_in_time(), return_exceptions=True)
+            connection = opened[0]
+            if isinstance(connection, Exception):
+                self.stats.failed_connects += 1
+                patience = 1 if self.stats.connects else 0  # a server that worked a moment ago gets a second attempt
+                if attempt >= patience:
+                    self.down = connection
+                retry = self._settings.retry
+                delay = full_jitter(retry.base, retry.maximum, attempt=attempt, draw=_draw())
+                self.retry_at = self.loop.time() + delay
+                if self.down is not None:
+                    self._announce()
+                attempt += 1
+                await asyncio.sleep(delay)
+            else:
+                self._take(connection)
+
+    async def _open_in_time(self) -> Any:
+        async with asyncio.timeout(self._settings.connect_timeout):
+            return await self._open()
+
+    def _take(self, connection: Any) -> None:
+        settings = self._settings
+        self.link = Link(
+            connection,
+            timeout=settings.timeout,
+            in_flight=settings.in_flight,
+            reject=settings.overflow == "error",
+            stats=self.stats,
+            on_lost=self._lost,
+        )
+        self.stats.connects += 1
+        self.down = None
+        self._keeper = None
+        self._announce()
+        if settings.health_check_interval:
+            self._ping = self.loop.call_later(settings.health_check_interval, self._check_health)
+
+    def _announce(self) -> None:
+        outcome, self._outcome = self._outcome, self.loop.create_future()
+        outcome.set_result(None)
+
+    def _lost(self, link: Link) -> None:
+        if link is self.link:
+            self.link = None
+            if not self._ended:
+                self.stats.lost_links += 1
+
+    def _check_health(self) -> None:
+        """Ask a link that was silent for the interval; without an answer its own timer ends it."""
+        link, interval = self.link, self._settings.health_check_interval
+        if link is None:
+            return
+        silent = self.loop.time() - link.progress_at
+        if silent >= interval and not link.pending:
+            link.send(b"*1\r\n$4\r\nPING\r\n").add_done_callback(_forget)
+            silent = 0.0
+        self._ping = self.loop.call_later(interval - silent, self._check_health)
+
+    def close(self) -> None:
+        """End the link and the probing; entries in flight fail. The lane may be used again."""
+        self._ended = True
+        if self._ping is not None:
+            self._ping.cancel()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            self._keeper = None
+        if self.link is not None:
+            self.link.fail(ConnectionAbortedError("the pool was closed"))
+        self._ended = False
+        self.down = None
+
+    # -- calls
+
+    async def call(self, data: bytes, name: str, *, read_only: bool, deadline: float) -> Any:
+        """Send one packed command and return its reply, with every safe repetition before ``deadline``."""
+        link = await self.acquire(name, deadline)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await link.send(data)
+        except TimeoutError:
+            raise TimedOutMaybeExecutedError(f"{name} on {self.node}: sent, no answer in time") from None
+        except RETRYABLE as error:
+            return await self.recover(error, data, name, read_only=read_only, deadline=deadline)
+
+    async def recover(self, error: Exception, data: bytes, name: str, /, *, read_only: bool, deadline: float) -> Any:
+        """Repeat a command that ended with ``error`` where that is safe, else raise what it means."""
+        started = deadline - self._settings.timeout
+        for attempt in range(self._settings.retry.attempts):
+            self._may_repeat(error, name, read_only=read_only, elapsed=self.loop.time() - started)
+            await self._pause(attempt, deadline)
+            link = await self.acquire(name, deadline, patient=True)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await link.send(data)
+            except TimeoutError:
+                raise TimedOutMaybeExecutedError(f"{name} on {self.node}: sent, no answer in time") from None
+            except RETRYABLE as again:
+                error = again
+        if isinstance(error, LinkLostError):
+            raise lost_error(name, self.node, error, elapsed=self.loop.time() - started)
+        raise error
+
+    async def call_many(self, commands: Sequence[Command], *, deadline: float) -> list[Any]:
+        """Send commands next to each other; the answer holds replies in order, and an exception where there is none.
+
+        Each command that is safe to repeat is repeated alone, in the order given.
+        """
+        replies: list[Any] = [None] * len(commands)
+        todo = list(range(len(commands)))
+        for attempt in range(self._settings.retry.attempts + 1):
+            last = attempt == self._settings.retry.attempts
+            got = await self._attempt_many([commands[i] for i in todo], deadline=deadline, patient=attempt > 0)
+            again: list[int] = []
+            for i, reply in zip(todo, got, strict=True):
+                if isinstance(reply, RETRYABLE):
+                    verdict = self._verdict(reply, commands[i], deadline=deadline, last=last)
+                    if verdict is None:
+                        again.append(i)
+                        continue
+                    replies[i] = verdict
+                else:
+                    replies[i] = reply
+            if not again:
+                break
+            todo = again
+            await self._pause(attempt, deadline)
+        return replies
+
+    async def _attempt_many(self, commands: Sequence[Command], *, deadline: float, patient: bool) -> list[Any]:
+        name = commands[0].name
+        try:
+            link = await self.acquire(name, deadline, patient=patient)
+            async with asyncio.timeout_at(deadline):
+                return await link.send_many([command.data for command in commands])
+        except TimeoutError as error:
+            if not isinstance(error, RemoteError):
+                error = TimedOutMaybeExecutedError(f"{name} on {self.node}: sent, no answer in time")
+            return [error] * len(commands)
+        except RemoteError as error:
+            return [error] * len(commands)
+
+    def _verdict(self, error: Exception, command: Command, *, deadline: float, last: bool) -> Exception | None:
+        """Return what the command's error means, or ``None`` if it is to be repeated."""
+        elapsed = self.loop.time() - deadline + self._settings.timeout
+        if last:
+            if isinstance(error, LinkLostError):
+                return lost_error(command.name, self.node, error, elapsed=elapsed)
+            return error
+        try:
+            self._may_repeat(error, command.name, read_only=command.read_only, elapsed=elapsed)
+        except (RemoteError, *UNEXECUTED) as verdict:
+            return verdict
+        return None
+
+    async def call_unit(self, data: Sequence[bytes], name: str, *, deadline: float) -> list[Any]:
+        """Send commands that stand or fall together (MULTI ... EXEC); they are repeated only if none was written."""
+        error: LinkLostError | None = None
+        for attempt in range(self._settings.retry.attempts + 1):
+            link = await self.acquire(name, deadline, patient=error is not None)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    replies = await link.send_many(data)
+            except TimeoutError:
+                raise TimedOutMaybeExecutedError(f"{name} on {self.node}: sent, no answer in time") from None
+            error = next((reply for reply in replies if isinstance(reply, LinkLostError)), None)
+            if error is None:
+                return replies
+            elapsed = self.loop.time() - deadline + self._settings.timeout
+            self._may_repeat(error, name, read_only=False, elapsed=elapsed)
+            await self._pause(attempt, deadline)
+        raise LostNotSentError(f"{name} on {self.node}: not sent after every attempt", 0.0) from error
+
+    def _may_repeat(self, error: Exception, name: str, *, read_only: bool, elapsed: float) -> None:
+        over = elapsed >= self._settings.timeout
+        if not isinstance(error, LinkLostError):
+            if over:
+                raise error
+            self.stats.retries_refused += 1
+            if isinstance(error, ReadOnlyError) and self.link is not None:
+                self.link.fail(error)  # the primary moved: connect anew, through discovery where there is one
+            return
+        if over or error.timeout or (error.written and not read_only):
+            raise lost_error(name, self.node, error, elapsed=elapsed)
+        if error.written:
+            self.stats.retries_read += 1
+        else:
+            self.stats.retries_unsent += 1
+
+    async def _pause(self, attempt: int, deadline: float) -> None:
+        """Wait before a repetition; the first follows at once, because a lost link is usually replaced at once."""
+        if attempt:
+            retry = self._settings.retry
+            delay = full_jitter(retry.base, retry.maximum, attempt=attempt, draw=_draw())
+            await asyncio.sleep(max(0.0, min(delay, deadline - self.loop.time())))
+
+
+def _forget(reply: "asyncio.Future[Any]") -> None:
+    """Take note of a health check's end, so that its error is not reported as unheard."""
+    if not reply.cancelled():
+        reply.exception()

@@ -1,0 +1,179 @@
+"""redis-py's pipeline over the shared link: commands are staged as ever, and sent in one piece."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from redis.asyncio.client import Pipeline
+from redis.client import EMPTY_RESPONSE
+from redis.exceptions import ExecAbortError, ResponseError, WatchError
+
+from isp_perf.errors import RemoteError
+from isp_perf.redis._config import one_of, whole
+
+if TYPE_CHECKING:
+    from isp_perf.redis._client import PipelinedRedis, Staged
+
+__all__ = ["LinkPipeline", "PoolPipeline"]
+
+
+# redis-py leaves these methods without annotations.
+_IMMEDIATE = cast("Any", Pipeline).immediate_execute_command
+_RAISE_FIRST = cast("Any", Pipeline).raise_first_error
+_RESET = cast("Any", Pipeline).reset
+
+
+class LinkPipeline(Pipeline):
+    """``redis.asyncio.client.Pipeline`` whose ``execute`` uses the shared link; with WATCH it has its own connection.
+
+    Args:
+        client: the client it was made by.
+        transaction: wrap the commands in MULTI and EXEC (default, as in redis-py).
+        shard_hint: ignored, as in redis-py.
+    """
+
+    def __init__(self, client: "PipelinedRedis", transaction: Any = None, shard_hint: str | None = None) -> None:
+        wrapped = transaction is None or bool(transaction)
+        super().__init__(client.connection_pool, client.response_callbacks, wrapped, shard_hint)
+        self._client = client
+
+    async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run WATCH, or a command after it, on the pipeline's own connection."""
+        states = self._client.states
+        self.connection_pool = (await states.current()).pool
+        async with states.translated(str(args[0])), asyncio.timeout(states.settings.timeout):
+            return await _IMMEDIATE(self, *args, **options)
+
+    async def execute(self, *args: Any, **options: Any) -> list[Any]:
+        """Send everything staged and return the replies in order; arguments as in redis-py (``raise_on_error``).
+
+        Raises:
+            NotSentError: nothing was executed.
+            MaybeExecutedError: sent, no answer; a transaction is executed completely or not at all.
+            redis.exceptions.WatchError: a watched key changed.
+            redis.exceptions.ResponseError: the first error reply, unless ``raise_on_error`` is false.
+        """
+        raise_on_error = bool(args[0] if args else options.get("raise_on_error", True))
+        stack = cast("list[Staged]", self.command_stack)
+        if not stack and not self.watching:
+            return []
+        if self.watching or not self._shareable(stack):
+            return await self._execute_alone(raise_on_error=raise_on_error)
+        try:
+            await self._load_scripts()
+            if self.is_transaction or self.explicit_transaction:
+                replies = await self._execute_unit(stack)
+            else:
+                replies = await self._client.run(stack)
+            lost = next((reply for reply in replies if isinstance(reply, RemoteError)), None)
+            if lost is not None:
+                raise lost
+            if raise_on_error:
+                _RAISE_FIRST(self, stack, replies)
+            return replies
+        finally:
+            await _RESET(self)
+
+    def _shareable(self, stack: list[Any]) -> bool:
+        """Return whether a shared link may carry every command; each is looked at, so that a refused one raises."""
+        verdicts = [self._client.shareable(args[0]) for args, _ in stack]
+        return all(verdicts)
+
+    async def _execute_alone(self, *, raise_on_error: bool) -> list[Any]:
+        states = self._client.states
+        self.connection_pool = (await states.current()).pool
+        async with states.translated("MULTI"), asyncio.timeout(states.settings.timeout):
+            replies: list[Any] = await super().execute(raise_on_error)
+            return replies
+
+    async def _load_scripts(self) -> None:
+        scripts = list(self.scripts)
+        if not scripts:
+            return
+        known = await self._client.script_exists(*(script.sha for script in scripts))
+        for script, exists in zip(scripts, known, strict=True):
+            if not exists:
+                script.sha = await self._client.script_load(script.script)
+
+    async def _execute_unit(self, stack: list["Staged"]) -> list[Any]:
+        """Send MULTI, the commands and EXEC as one unit and return shaped replies, errors in their places."""
+        sent = [args for args, options in stack if EMPTY_RESPONSE not in options]
+        first, *queued, outcome = await self._client.run_unit([("MULTI",), *sent, ("EXEC",)])
+        errors = self._queue_errors(stack, queued)
+        if isinstance(first, ResponseError):
+            errors.insert(0, (0, first))
+        if isinstance(outcome, ExecAbortError) and errors:
+            raise errors[0][1] from outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome is None:
+            raise WatchError("Watched variable changed.")
+        replies = list(outcome)
+        for position, error in errors:
+            replies.insert(position, error)
+        for i, (args, options) in enumerate(stack):
+            replies[i] = await self._client.shape(args, replies[i], options)
+        return replies
+
+    def _queue_errors(self, stack: list[Any], queued: list[Any]) -> list[tuple[int, Any]]:
+        errors: list[tuple[int, Any]] = []
+        answers = iter(queued)
+        for i, (args, options) in enumerate(stack):
+            if EMPTY_RESPONSE in options:
+                errors.append((i, options[EMPTY_RESPONSE]))
+                continue
+            answer = next(answers)
+            if isinstance(answer, ResponseError):
+                self.annotate_exception(answer, i + 1, args)
+                errors.append((i, answer))
+        return errors
+
+
+class PoolPipeline(LinkPipeline):
+    """What ``RedisPool.pipeline()`` gives: commands queue up on it and are sent in chunks.
+
+    ``execute`` sends what is queued and returns its results in order; leaving the ``async with`` block sends the rest,
+    unless the block failed, in which case nothing more is sent.
+
+    Args:
+        client: the pool's client.
+        limit: commands per chunk, 1-100,000 (default 256).
+        on_error: ``"raise"`` raises the first error after everything was answered; ``"collect"`` returns each error
+            in its command's place.
+        transaction: one MULTI ... EXEC block instead of chunks.
+
+    Raises:
+        ConfigurationError: ``limit`` or ``on_error`` outside the above.
+    """
+
+    def __init__(self, client: "PipelinedRedis", *, limit: int, on_error: str, transaction: bool) -> None:
+        whole("limit", limit, least=1, most=100_000)
+        one_of("on_error", on_error, ("raise", "collect"))
+        super().__init__(client, transaction)
+        self._limit = limit
+        self._collect = on_error == "collect"
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        try:
+            if kind is None:
+                await self.execute()
+        finally:
+            await _RESET(self)
+
+    async def execute(self, *args: Any, **options: Any) -> list[Any]:
+        """Send what is queued and return its results in order; redis-py's ``raise_on_error`` overrides ``on_error``."""
+        raise_on_error = bool(args[0] if args else options.get("raise_on_error", not self._collect))
+        stack = cast("list[Staged]", self.command_stack)
+        if self.watching or self.is_transaction or self.explicit_transaction or self.scripts:
+            return await super().execute(raise_on_error)
+        if not self._shareable(stack):
+            return await super().execute(raise_on_error)
+        self.command_stack = []
+        replies: list[Any] = []
+        for start in range(0, len(stack), self._limit):
+            replies += await self._client.run(stack[start : start + self._limit])
+        if raise_on_error:
+            lost = next((reply for reply in replies if isinstance(reply, RemoteError)), None)
+            if lost is not None:
+                raise lost
+            _RAISE_FIRST(self, stack, replies)
+        return replies

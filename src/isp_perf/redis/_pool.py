@@ -1,0 +1,358 @@
+"""``RedisPool``: one object for a server, from any event loop, thread or forked process.
+
+redis-py is imported with the first use, so that a program without Redis never pays for it.
+"""
+
+import os
+import time
+from collections.abc import Awaitable, Iterable, Mapping
+from datetime import timedelta
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any, Literal, Self
+from weakref import WeakSet
+
+from isp_perf.errors import ConfigurationError, MaybeExecutedError, NotSentError, RemoteError
+from isp_perf.redis import _flow
+from isp_perf.redis._blocking import BlockingPool
+from isp_perf.redis._config import RedisSettings, seconds
+from isp_perf.redis._stats import BulkResult, LaneStats, RedisHealth, RedisStats
+
+if TYPE_CHECKING:
+    from isp_perf.redis._client import PipelinedRedis
+    from isp_perf.redis._pipeline import PoolPipeline
+    from isp_perf.redis._state import States
+    from isp_perf.redis._sync import BlockingRedis
+
+__all__ = ["RedisPool", "pools"]
+
+Key = str | bytes
+
+pools: WeakSet["RedisPool"] = WeakSet()
+"""Every pool alive, for metrics."""
+
+_draw = SystemRandom().random
+
+
+class RedisPool:
+    """Redis for asyncio and threads: shared links, honest failures, and nothing to start.
+
+    Making a pool connects to nothing; the first use does. Without a server configured it is disabled: reads answer as
+    absent, writes as not stored, and whatever needs a real server raises ``ConfigurationError``. Values are bytes.
+
+    Args:
+        settings: ``RedisSettings``, a URL, or ``None`` for a disabled pool.
+
+    Raises:
+        ConfigurationError: the URL is malformed.
+    """
+
+    def __init__(self, settings: RedisSettings | str | None = None) -> None:
+        if isinstance(settings, str):
+            settings = RedisSettings(url=settings)
+        self.settings = RedisSettings() if settings is None else settings
+        if self.settings.target is not None and self.settings.target.kind == "cluster":
+            rule = "commands are not routed to the nodes of a cluster in this version"
+            raise ConfigurationError("nodes", "set", rule, "give the url of one server, or sentinel")
+        self._states: States | None = None
+        self._client: PipelinedRedis | None = None
+        self._sync: BlockingRedis | None = None
+        self._blocking: BlockingPool | None = None
+        self._ping_ms: float | None = None
+        pools.add(self)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> "RedisPool":
+        """Return a pool for REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINELS; disabled if none is set.
+
+        Raises:
+            ConfigurationError: more than one of them is set, or one is malformed.
+        """
+        return cls(RedisSettings.from_env(environ))
+
+    @property
+    def enabled(self) -> bool:
+        """Whether a server is configured."""
+        return self.settings.target is not None
+
+    def __repr__(self) -> str:
+        return f"RedisPool({self.settings!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection of the running event loop and of the blocking client; later calls open new ones."""
+        if self._states is not None:
+            await self._states.aclose()
+        if self._sync is not None:
+            self._sync.connection_pool.disconnect()
+
+    # -- clients
+
+    def client(self) -> "PipelinedRedis":
+        """Return the drop-in ``redis.asyncio.Redis``; always the same object.
+
+        Raises:
+            ConfigurationError: the pool is disabled.
+        """
+        if self._client is None:
+            from isp_perf.redis._client import PipelinedRedis
+
+            self._client = PipelinedRedis(self._shared())
+        return self._client
+
+    def sync(self) -> "BlockingRedis":
+        """Return the drop-in ``redis.Redis`` for threads; always the same object.
+
+        Raises:
+            ConfigurationError: the pool is disabled.
+        """
+        if self._sync is None:
+            from isp_perf.redis._sync import BlockingRedis
+
+            states = self._shared()
+            self._sync = BlockingRedis(self.settings, states.target, states.stats["blocking"])
+        return self._sync
+
+    @property
+    def blocking(self) -> BlockingPool:
+        """The pool's own methods for threads."""
+        if self._blocking is None:
+            self._blocking = BlockingPool(self.settings, self.sync)
+        return self._blocking
+
+    def _shared(self) -> "States":
+        if self._states is None:
+            target = self.settings.target
+            if target is None:
+                rule = "no server is configured"
+                raise ConfigurationError("settings", None, rule, "give a URL, or set REDIS_URL")
+            from isp_perf.redis._state import States
+
+            self._states = States(self.settings, target)
+        return self._states
+
+    # -- one key
+
+    async def get(self, key: Key) -> bytes | None:
+        """Return the value of ``key``, or ``None``.
+
+        Raises:
+            NotSentError: the server could not be asked (not with ``on_down="miss"``).
+            MaybeExecutedError: no answer came in time.
+        """
+        if self.settings.target is None:
+            return None
+        try:
+            value: bytes | None = await self.client().ask("GET", key)
+        except RemoteError:
+            if self.settings.on_down == "raise":
+                raise
+            return None
+        return value
+
+    async def set(
+        self, key: Key, value: bytes | str, *, ttl: float | timedelta | None = None, nx: bool = False
+    ) -> bool:
+        """Store ``value`` for ``ttl`` seconds (``None``: for ever) and return whether it was stored.
+
+        Args:
+            key: str or bytes.
+            value: bytes, or text that is stored as UTF-8.
+            ttl: seconds above 0, at a resolution of 1 ms, or a timedelta.
+            nx: store only if the key does not exist.
+
+        Raises:
+            NotSentError: surely not stored (``False`` instead with ``on_down="miss"``).
+            MaybeExecutedError: sent, and no answer came.
+            ConfigurationError: a ttl of 0 or less.
+        """
+        command = _flow.set_arguments(key, value, ttl, nx=nx)
+        if self.settings.target is None:
+            return False
+        try:
+            return bool(await self.client().ask(*command))
+        except NotSentError:
+            if self.settings.on_down == "raise":
+                raise
+            return False
+
+    async def delete(self, *keys: Key) -> int:
+        """Remove ``keys`` and return how many existed; errors as with ``delete_many``."""
+        return await self.delete_many(keys)
+
+    # -- many keys
+
+    def get_many(self, keys: Iterable[Key], *, timeout: float | None = None) -> Awaitable[dict[Any, bytes]]:
+        """Return the values of those ``keys`` that are stored, by key.
+
+        Args:
+            keys: any iterable; sent in chunks that are in flight together.
+            timeout: seconds for the whole call, at most (and by default) the pool's ``timeout``.
+
+        Raises:
+            NotSentError, MaybeExecutedError: the first failure of a chunk.
+            ConfigurationError: a timeout that is no number above 0.
+        """
+        within = None if timeout is None else min(seconds("timeout", timeout), self.settings.timeout)
+        return self._read(_flow.get_many(keys), {}, within)
+
+    async def mget(self, keys: Iterable[Key]) -> list[bytes | None]:
+        """Return the values in the order of ``keys``, ``None`` where there is none; errors as with ``get_many``."""
+        wanted = list(keys)
+        found = await self.get_many(wanted)
+        return [found.get(key) for key in wanted]
+
+    async def set_many(
+        self, mapping: Mapping[Any, bytes | str], *, ttl: float | timedelta | None = None, jitter: float = 0.0
+    ) -> BulkResult:
+        """Store every item and report per key; a failure of some keys is a result, not an exception.
+
+        Args:
+            mapping: values by key.
+            ttl: seconds above 0 or a timedelta, ``None`` for ever.
+            jitter: share of the ttl, 0-1, that is taken off at random per key, so that they do not expire together.
+
+        Raises:
+            ConfigurationError: ttl or jitter outside its range.
+        """
+        flow = _flow.set_many(mapping, ttl, jitter, draw=_draw)
+        if self.settings.target is None:
+            absent = NotSentError("SET: not sent, no server is configured")
+            flow.close()
+            return BulkResult(0, dict.fromkeys(mapping, absent))
+        result: BulkResult = await self._drive(flow)
+        return result
+
+    async def mset(self, mapping: Mapping[Any, bytes | str], *, ttl: float | timedelta | None = None) -> BulkResult:
+        """Store every item; the same as ``set_many`` (not atomic, unlike the MSET command)."""
+        return await self.set_many(mapping, ttl=ttl)
+
+    async def delete_many(self, keys: Iterable[Key]) -> int:
+        """Remove ``keys`` and return how many existed.
+
+        Raises:
+            NotSentError: surely not executed (0 instead with ``on_down="miss"``).
+            MaybeExecutedError: sent, and no answer came.
+        """
+        return int(await self._write(_flow.delete_many(keys)))
+
+    async def delete_pattern(self, glob: str | bytes, *, dry_run: bool = False, force: bool = False) -> int:
+        """Remove every key that matches the Redis glob, by SCAN and UNLINK, and return their number.
+
+        Args:
+            glob: as in the KEYS command; ``*`` alone needs ``force``.
+            dry_run: only count.
+            force: allow a pattern that matches every key.
+
+        Raises:
+            ConfigurationError: the pattern matches every key and ``force`` is not set.
+            NotSentError, MaybeExecutedError: the first failure; keys removed before it stay removed.
+        """
+        _flow.check_glob(glob, force=force)
+        return int(await self._write(_flow.delete_pattern(glob, dry_run=dry_run, force=force)))
+
+    async def _read(self, flow: _flow.Flow, absent: Any, within: float | None) -> Any:
+        if self.settings.target is None:
+            return absent
+        try:
+            return await self._drive(flow, within)
+        except RemoteError:
+            if self.settings.on_down == "raise":
+                raise
+            return absent
+
+    async def _write(self, flow: _flow.Flow) -> Any:
+        if self.settings.target is None:
+            return 0
+        try:
+            return await self._drive(flow)
+        except NotSentError:
+            if self.settings.on_down == "raise":
+                raise
+            return 0
+
+    async def _drive(self, flow: _flow.Flow, within: float | None = None) -> Any:
+        run = self.client().ask_many
+        try:
+            commands = next(flow)
+            while True:
+                commands = flow.send(await run(commands, within=within))
+        except StopIteration as end:
+            return end.value
+
+    def pipeline(
+        self, *, limit: int = 256, on_error: Literal["raise", "collect"] = "raise", transaction: bool = False
+    ) -> "PoolPipeline":
+        """Return an async context manager on which commands queue up; ``execute()`` sends them, so does leaving it.
+
+        Args:
+            limit: commands per chunk, 1-100,000.
+            on_error: ``"raise"`` raises the first error after everything was answered, ``"collect"`` returns errors
+                in their places.
+            transaction: one MULTI ... EXEC block.
+
+        Raises:
+            ConfigurationError: the pool is disabled, or a setting is outside its range.
+        """
+        from isp_perf.redis._pipeline import PoolPipeline
+
+        return PoolPipeline(self.client(), limit=limit, on_error=on_error, transaction=transaction)
+
+    # -- how it is
+
+    def stats(self) -> RedisStats:
+        """Return a snapshot of the counters."""
+        lanes: dict[str, LaneStats] = {} if self._states is None else dict(self._states.stats)
+        links = [] if self._states is None else self._states.links()
+        return RedisStats(lanes, sum(len(link.pending) for link in links), sum(link.queued for link in links))
+
+    async def health(self) -> RedisHealth:
+        """Return how the pool is; never raises, and never takes longer than ``connect_timeout`` and a little.
+
+        A busy pool is judged by its traffic; only one that was silent for ``health_check_interval`` sends a PING.
+        """
+        if self.settings.target is None:
+            return RedisHealth("disabled", reason="no server is configured")
+        reason = await self._probe()
+        created, available, down = self._shared().sockets(self._sync)
+        status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
+        if reason or down:
+            status = "unhealthy" if reason else "degraded"
+        ping = None if reason else self._ping_ms
+        text = reason or (f"lane down: {', '.join(down)}" if down else "")
+        return RedisHealth(status, ping, created, available, text, self.stats().as_dict())
+
+    async def _probe(self) -> str:
+        """Return why the server does not answer, or an empty text."""
+        state = await self._shared().current()
+        link = state.fast.link
+        silence = self.settings.health_check_interval or 30.0
+        if link is not None and self._ping_ms is not None and state.loop.time() - link.progress_at < silence:
+            return ""
+        started = time.perf_counter()
+        try:
+            answer = await self.client().run([(("PING",), {})], within=self.settings.connect_timeout)
+        except MaybeExecutedError as error:
+            return str(error)
+        if isinstance(answer[0], Exception):
+            return type(answer[0]).__name__ if not isinstance(answer[0], RemoteError) else str(answer[0])
+        self._ping_ms = round((time.perf_counter() - started) * 1000, 3)
+        return ""
+
+    def forget_connections(self) -> None:
+        """Drop every connection without touching its socket; called in a forked child, whose parent owns them."""
+        if self._states is not None:
+            self._states.forget()
+
+
+def _after_fork() -> None:
+    for pool in list(pools):
+        pool.forget_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

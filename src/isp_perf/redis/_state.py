@@ -1,0 +1,191 @@
+"""What the pool holds for each event loop: its lanes and redis-py's pool of dedicated connections.
+
+A loop that ends takes its lanes with it: an async generator, which ``asyncio.run`` closes before the loop, ends them.
+After a fork the child forgets the lanes without touching the parent's sockets.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as DriverConnectionError
+from redis.exceptions import TimeoutError as DriverTimeoutError
+
+from isp_perf.errors import RemoteError
+from isp_perf.redis._config import RedisSettings, Target
+from isp_perf.redis._connect import async_pool, describe, sockets
+from isp_perf.redis._errors import (
+    LoginNotSentError,
+    LostMaybeExecutedError,
+    LostNotSentError,
+    TimedOutMaybeExecutedError,
+    TimedOutNotSentError,
+)
+from isp_perf.redis._lane import UNEXECUTED, Lane
+from isp_perf.redis._link import Link
+from isp_perf.redis._stats import LaneStats
+
+__all__ = ["LoopState", "States"]
+
+
+class LoopState:
+    """The lanes of one event loop."""
+
+    def __init__(self, settings: RedisSettings, target: Target, stats: dict[str, LaneStats]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.pool = async_pool(settings, target)
+        node = describe(target)
+        self.fast = Lane(node, self._open, settings=settings, stats=stats["fast"])
+        self.bulk = Lane(node, self._open, settings=settings, stats=stats["bulk"])
+        self._watcher = self._close_with_loop()
+
+    async def watch(self) -> None:
+        """Have the lanes closed when the loop closes its async generators."""
+        await anext(self._watcher)
+
+    async def _close_with_loop(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self.close()
+            await self.pool.disconnect()
+
+    async def _open(self) -> Any:
+        connection = self.pool.make_connection()
+        await connection.connect()
+        return connection
+
+    def by_name(self) -> dict[str, Lane]:
+        """Return every lane of this loop."""
+        return {"fast": self.fast, "bulk": self.bulk}
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """Every lane of this loop."""
+        return tuple(self.by_name().values())
+
+    def close(self) -> None:
+        """End the links of this loop."""
+        for lane in self.lanes:
+            lane.close()
+
+    async def aclose(self) -> None:
+        """End links and dedicated connections."""
+        await self._watcher.aclose()
+
+
+class States:
+    """The pool's states by event loop.
+
+    Args:
+        settings: the pool's settings.
+        target: where the server is.
+    """
+
+    def __init__(self, settings: RedisSettings, target: Target) -> None:
+        self.settings = settings
+        self.target = target
+        self.stats = {name: LaneStats() for name in ("fast", "bulk", "dedicated", "blocking")}
+        self.template = async_pool(settings, target)
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopState] = WeakKeyDictionary()
+        self._forgotten: list[LoopState] = []
+
+    async def current(self) -> LoopState:
+        """Return the state of the running loop, new on first use."""
+        loop = asyncio.get_running_loop()
+        state = self._by_loop.get(loop)
+        if state is None:
+            self._drop_closed()
+            state = self._by_loop[loop] = LoopState(self.settings, self.target, self.stats)
+            await state.watch()
+        return state
+
+    def present(self) -> LoopState | None:
+        """Return the state of the running loop if there is one."""
+        try:
+            return self._by_loop.get(asyncio.get_running_loop())
+        except RuntimeError:
+            return None
+
+    def pool(self) -> Any:
+        """Return redis-py's pool for the running loop, or one that never connects where no loop runs."""
+        state = self.present()
+        return self.template if state is None else state.pool
+
+    def links(self) -> list[Link]:
+        """Return the links that are up, over all open event loops."""
+        states = [state for state in self._by_loop.values() if not state.loop.is_closed()]
+        return [lane.link for state in states for lane in state.lanes if lane.link is not None]
+
+    def sockets(self, blocking: Any) -> tuple[int, int, list[str]]:
+        """Return the open sockets, how many of them would take a command now, and the names of lanes that are down.
+
+        Args:
+            blocking: the blocking client, or ``None``.
+        """
+        links = self.links()
+        created, available = len(links), sum(not link.busy for link in links)
+        states = [state for state in self._by_loop.values() if not state.loop.is_closed()]
+        others = [state.pool for state in states] + ([] if blocking is None else [blocking.connection_pool])
+        for pool in others:
+            opened, idle = sockets(pool)
+            created, available = created + opened, available + idle
+        down = [name for state in states for name, lane in state.by_name().items() if lane.down is not None]
+        return created, available, down
+
+    def _drop_closed(self) -> None:
+        for loop in [loop for loop in self._by_loop if loop.is_closed()]:
+            self._by_loop.pop(loop).close()
+
+    def forget(self) -> None:
+        """In a forked child: drop every state without touching the sockets, which are the parent's."""
+        self._forgotten.extend(self._by_loop.values())
+        self._by_loop = WeakKeyDictionary()
+
+    async def aclose(self) -> None:
+        """Close what belongs to the running loop, and the links of loops that are gone."""
+        self._drop_closed()
+        state = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if state is not None:
+            await state.aclose()
+
+    # -- the dedicated lane
+
+    @asynccontextmanager
+    async def dedicated(self, name: str) -> AsyncGenerator[Any, None]:
+        """Lend a connection for one command that cannot share one, and say by type what a failure means."""
+        state = await self.current()
+        node, stats = describe(self.target), self.stats["dedicated"]
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                connection = await state.pool.get_connection()
+        except TimeoutError:
+            raise TimedOutNotSentError(f"{name} on {node}: not sent, no connection became free in time") from None
+        except AuthenticationError as error:
+            raise LoginNotSentError(f"{name} on {node}: not sent, the server refuses user or password") from error
+        except (DriverConnectionError, DriverTimeoutError, OSError) as error:
+            stats.failed_connects += 1
+            raise LostNotSentError(f"{name} on {node}: not sent, the server cannot be reached") from error
+        try:
+            stats.commands += 1
+            async with self.translated(name):
+                yield connection
+        finally:
+            await asyncio.shield(state.pool.release(connection))
+
+    @asynccontextmanager
+    async def translated(self, name: str) -> AsyncGenerator[None, None]:
+        """Say by type what a failure after sending on a dedicated connection means."""
+        node = describe(self.target)
+        try:
+            yield
+        except (AuthenticationError, RemoteError, *UNEXECUTED):
+            raise
+        except (DriverTimeoutError, TimeoutError) as error:
+            self.stats["dedicated"].timeouts_server += 1
+            raise TimedOutMaybeExecutedError(f"{name} on {node}: sent, no answer in time") from error
+        except (DriverConnectionError, OSError) as error:
+            raise LostMaybeExecutedError(f"{name} on {node}: sent, then the connection was lost") from error

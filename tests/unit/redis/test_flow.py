@@ -1,0 +1,110 @@
+"""The bulk operations as flows: what they send, and what they make of the answers."""
+
+import pytest
+
+from isp_perf.errors import ConfigurationError, NotSentError
+from isp_perf.redis import _flow
+
+
+def drive(flow, answer):
+    """Run a flow, asking ``answer`` for the reply of each command; return its result and the commands."""
+    sent = []
+    try:
+        commands = next(flow)
+        while True:
+            sent.append([args for args, _ in commands])
+            commands = flow.send([answer(args) for args, _ in commands])
+    except StopIteration as end:
+        return end.value, sent
+
+
+def test_get_many_asks_each_key_once_in_chunks():
+    """Duplicates are asked once, chunks hold at most 500 keys, absent keys are left out."""
+    keys = [f"k{i}" for i in range(1100)]
+    found, sent = drive(_flow.get_many([*keys, "k1"]), lambda args: [b"v" if k != "k3" else None for k in args[1:]])
+    assert [len(args) - 1 for args in sent[0]] == [500, 500, 100]
+    assert len(found) == 1099
+    assert "k3" not in found
+
+
+def test_get_many_raises_the_first_failure():
+    """One failed chunk fails the call, because a missing key would be taken for an absent one."""
+    with pytest.raises(NotSentError):
+        drive(_flow.get_many(["a"]), lambda _args: NotSentError("x"))
+
+
+def test_nothing_to_do_sends_nothing():
+    """Empty input needs no round trip."""
+    assert drive(_flow.get_many([]), None) == ({}, [])
+    assert drive(_flow.delete_many([]), None) == (0, [])
+    result, sent = drive(_flow.set_many({}, None, 0.0, draw=None), None)
+    assert (result.stored, result.ok, sent) == (0, True, [])
+
+
+def test_set_many_reports_per_key():
+    """A key that failed stands in errors; the others are stored."""
+    refused = NotSentError("x")
+    result, sent = drive(
+        _flow.set_many({"a": b"1", "b": b"2"}, 2, 0.0, draw=None), lambda args: refused if args[1] == "b" else True
+    )
+    assert sent == [[("SET", "a", b"1", "PX", 2000), ("SET", "b", b"2", "PX", 2000)]]
+    assert (result.stored, dict(result.errors), bool(result)) == (1, {"b": refused}, False)
+
+
+def test_jitter_takes_off_up_to_its_share():
+    """The ttl is spread downwards by the share that was asked for."""
+    _, sent = drive(_flow.set_many({"a": b"1"}, 10, 0.5, draw=lambda: 0.5), lambda _args: True)
+    assert sent[0][0][-1] == 7500
+    with pytest.raises(ConfigurationError):
+        drive(_flow.set_many({"a": b"1"}, 10, 1.5, draw=lambda: 0.5), None)
+
+
+@pytest.mark.parametrize("ttl", [0, -1, float("inf"), "5", True])
+def test_a_ttl_must_be_a_number_above_zero(ttl):
+    """A ttl of zero or less, or none at all, is refused instead of stored for ever."""
+    with pytest.raises(ConfigurationError):
+        _flow.set_arguments("k", b"v", ttl)
+
+
+def test_a_short_ttl_is_rounded_up_to_a_millisecond():
+    """The server's resolution never turns a ttl into 0."""
+    assert _flow.set_arguments("k", b"v", 0.0001, nx=True) == ("SET", "k", b"v", "PX", 1, "NX")
+
+
+def scan(pages):
+    """Answer SCAN by pages and count what UNLINK removes."""
+    gone = set()
+
+    def answer(args):
+        if args[0] == "SCAN":
+            page = int(args[1])
+            return (page + 1) % len(pages), pages[page]
+        fresh = set(args[1:]) - gone
+        gone.update(fresh)
+        return len(fresh)
+
+    return answer
+
+
+def test_delete_pattern_removes_every_page():
+    """The keys of one page are removed together with the next scan; a key met twice counts once."""
+    removed, sent = drive(
+        _flow.delete_pattern("a*", dry_run=False, force=False), scan([[b"a1", b"a2"], [b"a2", b"a3"], []])
+    )
+    assert removed == 3
+    assert [args[0] for args in sent[1]] == ["SCAN", "UNLINK"]
+
+
+def test_delete_pattern_only_counts_in_a_dry_run():
+    """A dry run removes nothing and counts each key once."""
+    removed, sent = drive(_flow.delete_pattern("a*", dry_run=True, force=False), scan([[b"a1", b"a2"], [b"a2"]]))
+    assert removed == 2
+    assert all(args[0] == "SCAN" for batch in sent for args in batch)
+
+
+@pytest.mark.parametrize("glob", ["*", "", "**", b"*"])
+def test_a_pattern_for_everything_needs_force(glob):
+    """Emptying the database by accident is refused."""
+    with pytest.raises(ConfigurationError):
+        _flow.check_glob(glob, force=False)
+    _flow.check_glob(glob, force=True)

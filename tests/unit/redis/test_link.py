@@ -1,0 +1,237 @@
+"""The link alone, over a transport that records: pairing, cancelling, deadlines, limits."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from redis.exceptions import ResponseError
+
+from isp_perf.errors import PoolBusyError
+from isp_perf.redis._link import Link, LinkLostError
+from isp_perf.redis._stats import LaneStats
+
+
+class Transport:
+    """Records what is written; never answers by itself."""
+
+    def __init__(self):
+        self.written = []
+        self.aborted = False
+
+    def write(self, data):
+        self.written.append(data)
+
+    def abort(self):
+        self.aborted = True
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+    def set_write_buffer_limits(self, high):
+        self.high = high
+
+
+def make(**options):
+    """Return a link and its transport."""
+    transport = Transport()
+    lost = []
+    link = Link(
+        SimpleNamespace(_writer=SimpleNamespace(transport=transport), _reader=None),
+        timeout=options.pop("timeout", 5.0),
+        in_flight=options.pop("in_flight", 1000),
+        reject=options.pop("reject", False),
+        stats=LaneStats(),
+        on_lost=lost.append,
+    )
+    return link, transport, lost
+
+
+async def test_an_idle_link_writes_at_once_and_a_busy_one_once_per_tick():
+    """One caller waits for no tick; many callers share one write."""
+    link, transport, _ = make()
+    first = link.send(b"1")
+    assert transport.written == [b"1"]
+    rest = [link.send(b"%d" % i) for i in range(2, 5)]
+    await asyncio.sleep(0)
+    assert transport.written == [b"1", b"234"]
+    link.data_received(b"+1\r\n+2\r\n+3\r\n+4\r\n")
+    assert await asyncio.gather(first, *rest) == [b"1", b"2", b"3", b"4"]
+
+
+async def test_replies_in_single_bytes_are_paired_in_order():
+    """Every border between two reads may fall inside a reply."""
+    link, _, _ = make()
+    waiting = [link.send(b"x") for _ in range(3)]
+    await asyncio.sleep(0)
+    for byte in b"$3\r\nabc\r\n*2\r\n:1\r\n$-1\r\n-ERR no\r\n":
+        link.data_received(bytes([byte]))
+    assert await waiting[0] == b"abc"
+    assert await waiting[1] == [1, None]
+    with pytest.raises(ResponseError):
+        await waiting[2]
+
+
+async def test_a_caller_cancelled_before_the_write_sends_nothing():
+    """Its bytes are dropped, and nobody else's reply shifts."""
+    link, transport, _ = make()
+    first, second, third = link.send(b"1"), link.send(b"2"), link.send(b"3")
+    second.cancel()
+    await asyncio.sleep(0)
+    assert transport.written == [b"1", b"3"]
+    link.data_received(b"+1\r\n+3\r\n")
+    assert (await first, await third) == (b"1", b"3")
+
+
+async def test_a_caller_cancelled_after_the_write_costs_no_connection():
+    """Its reply is read and dropped in order."""
+    link, transport, lost = make()
+    first = link.send(b"1")
+    second = link.send(b"2")
+    await asyncio.sleep(0)
+    first.cancel()
+    link.data_received(b"+1\r\n+2\r\n")
+    assert await second == b"2"
+    assert not transport.aborted
+    assert not lost
+
+
+async def test_a_push_takes_nobodys_reply():
+    """RESP3 pushes are read past."""
+    link, _, _ = make()
+    reply = link.send(b"1")
+    link.data_received(b">2\r\n+invalidate\r\n*0\r\n+1\r\n")
+    assert await reply == b"1"
+
+
+@pytest.mark.parametrize("noise", [b"+unasked\r\n", b"?garbage\r\n"])
+async def test_what_cannot_be_paired_ends_the_link(noise):
+    """An unasked or malformed reply must never reach a caller."""
+    link, transport, lost = make()
+    link.data_received(noise)
+    assert transport.aborted
+    assert lost == [link]
+
+
+async def test_the_end_tells_written_from_unwritten():
+    """Every entry learns whether its command was handed to the transport."""
+    link, _, _ = make()
+    written = link.send(b"1")
+    unwritten = link.send(b"2")
+    link.connection_lost(None)
+    for entry, expected in ((written, True), (unwritten, False)):
+        with pytest.raises(LinkLostError) as caught:
+            await entry
+        assert caught.value.written is expected
+
+
+async def test_a_silent_link_is_ended_by_its_timer():
+    """When nothing is heard for the timeout, every entry fails and the link is dead."""
+    link, transport, lost = make(timeout=0.02)
+    reply = link.send(b"1")
+    with pytest.raises(LinkLostError) as caught:
+        await asyncio.wait_for(reply, 1)
+    assert caught.value.written
+    assert caught.value.timeout
+    assert transport.aborted
+    assert lost == [link]
+
+
+async def test_a_slow_answer_ends_its_caller_and_not_the_link():
+    """While bytes arrive the link is alive; only the overdue caller's wait ends, and its reply is dropped later."""
+    link, transport, _ = make(timeout=0.05)
+    slow = link.send(b"1")
+    later = asyncio.ensure_future(asyncio.sleep(0.03))
+    await later
+    link.data_received(b"$5\r\nab")
+    with pytest.raises(LinkLostError):
+        await asyncio.wait_for(asyncio.shield(slow), 1)
+    assert not transport.aborted
+    neighbour = link.send(b"2")
+    await asyncio.sleep(0)
+    link.data_received(b"cde\r\n+2\r\n")
+    assert await neighbour == b"2"
+    assert link._stats.discarded_replies == 1
+
+
+async def test_above_the_limit_commands_wait_in_order():
+    """At most in_flight commands are unanswered; the next one is written when one is answered."""
+    link, transport, _ = make(in_flight=2)
+    waiting = [link.send(b"%d" % i) for i in range(4)]
+    await asyncio.sleep(0)
+    assert b"".join(transport.written) == b"01"
+    assert link.busy
+    waiting[2].cancel()
+    link.data_received(b"+0\r\n+1\r\n")
+    assert b"".join(transport.written) == b"013"
+    link.data_received(b"+3\r\n")
+    assert await waiting[3] == b"3"
+
+
+async def test_a_command_that_waited_too_long_was_surely_not_sent():
+    """An entry whose deadline ends in the queue is dropped from it."""
+    link, transport, _ = make(in_flight=1, timeout=0.03)
+    first = link.send(b"1")
+    second = link.send(b"2")
+    await asyncio.sleep(0.02)
+    link.data_received(b"$4\r\nab")
+    with pytest.raises(LinkLostError) as caught:
+        await asyncio.wait_for(second, 1)
+    assert not caught.value.written
+    assert caught.value.timeout == "queue"
+    first.exception()
+    link.data_received(b"cd\r\n")
+    assert transport.written == [b"1"]
+
+
+async def test_overflow_error_refuses_at_once():
+    """With reject the caller above the limit is told immediately."""
+    link, _, _ = make(in_flight=1, reject=True)
+    link.send(b"1").add_done_callback(lambda _: None)
+    with pytest.raises(PoolBusyError):
+        link.send(b"2")
+
+
+async def test_a_full_transport_holds_commands_back():
+    """While the transport is full nothing more is written; afterwards everything is, in order."""
+    link, transport, _ = make()
+    first = link.send(b"1")
+    link.pause_writing()
+    second = link.send(b"2")
+    await asyncio.sleep(0)
+    assert transport.written == [b"1"]
+    link.resume_writing()
+    assert transport.written == [b"1", b"2"]
+    link.data_received(b"+1\r\n+2\r\n")
+    assert (await first, await second) == (b"1", b"2")
+
+
+async def test_a_batch_collects_values_and_errors_in_order():
+    """Many commands are one wait; an error stands in its place."""
+    link, transport, _ = make()
+    batch = link.send_many([b"%d" % i for i in range(3)])
+    assert transport.written == [b"012"]
+    link.data_received(b"+a\r\n-ERR b\r\n+c\r\n")
+    first, second, third = await batch
+    assert (first, third) == (b"a", b"c")
+    assert isinstance(second, ResponseError)
+    assert await link.send_many([]) == []
+
+
+async def test_a_large_batch_is_written_in_chunks():
+    """The server starts on the first commands while the rest is on its way."""
+    link, transport, _ = make(in_flight=10_000)
+    batch = link.send_many([b"x"] * 600)
+    assert [len(data) for data in transport.written] == [256, 256, 88]
+    link.data_received(b"+\r\n" * 600)
+    assert len(await batch) == 600
+
+
+async def test_a_half_sent_batch_tells_its_parts_apart():
+    """When the link ends, the sent part may have been executed and the rest surely was not."""
+    link, _, _ = make(in_flight=2)
+    batch = link.send_many([b"x"] * 5)
+    link.data_received(b"+1\r\n")
+    link.connection_lost(None)
+    replies = await batch
+    assert replies[0] == b"1"
+    assert [reply.written for reply in replies[1:]] == [True, True, False, False]
