@@ -80,6 +80,23 @@ class Ways(dict[Any, _Way]):
         return way
 
 
+def _or_empty(error: ResponseError, options: dict[str, Any]) -> Any:
+    """Return what redis-py's command method wants in place of an error, or raise the error."""
+    if EMPTY_RESPONSE in options:
+        return options[EMPTY_RESPONSE]
+    raise error
+
+
+class _NoState:
+    """Stands for the lanes before the first use: no event loop is its own."""
+
+    loop = None
+    fast: Lane
+
+
+_NO_STATE = _NoState()
+
+
 class PipelinedRedis(Redis):
     """``redis.asyncio.Redis`` whose commands share links; made by ``RedisPool.client()``.
 
@@ -90,7 +107,7 @@ class PipelinedRedis(Redis):
 
     def __init__(self, states: States) -> None:
         self.states = states
-        self._state: LoopState | None = None
+        self._state: LoopState | _NoState = _NO_STATE
         cast("Any", Redis).__init__(self, connection_pool=states.template)
         self._ways = Ways(self.response_callbacks)
 
@@ -122,26 +139,16 @@ class PipelinedRedis(Redis):
         """
         way = self._ways[args[0]]
         state = self._state
-        link = None
-        if way.fast and state is not None and state.loop is get_running_loop():
-            link = state.fast.link
-        if state is not None and link is not None:
-            if way.words is not None:
-                args = (*way.words, *args[1:])
-            data = pack(args)
-            try:
-                reply = await link.send(data)
-            except RETRYABLE as error:
-                reply = await self._recover(error, state.fast, data, way=way)
-            except ResponseError:
-                if EMPTY_RESPONSE in options:
-                    return options[EMPTY_RESPONSE]
-                raise
-        else:
-            reply = await self._execute_slowly(way, args, options)
-        if way.callback is not None:
-            return await self._shape(way.callback, reply, options)
-        return reply
+        if not way.fast or state.loop is not get_running_loop() or (link := state.fast.link) is None:
+            return await self._execute_slowly(way, args, options)
+        data = pack(args if way.words is None else (*way.words, *args[1:]))
+        try:
+            reply = await link.send(data)
+        except RETRYABLE as error:
+            reply = await self._recover(error, state.fast, data, way=way)
+        except ResponseError as error:
+            return _or_empty(error, options)
+        return reply if way.callback is None else await self._shape(way.callback, reply, options)
 
     @staticmethod
     async def _shape(callback: Callable[..., Any], reply: Any, options: dict[str, Any]) -> Any:
@@ -166,13 +173,13 @@ class PipelinedRedis(Redis):
         deadline = state.loop.time() + self.states.settings.timeout
         try:
             if lane is Kind.DEDICATED:
-                return await self._execute_alone(data, found, args)
-            shared = state.bulk if lane is Kind.BULK else state.fast
-            return await shared.call(data, found.words[0], read_only=found.read_only, deadline=deadline)
-        except ResponseError:
-            if EMPTY_RESPONSE in options:
-                return options[EMPTY_RESPONSE]
-            raise
+                reply = await self._execute_alone(data, found, args)
+            else:
+                shared = state.bulk if lane is Kind.BULK else state.fast
+                reply = await shared.call(data, found.words[0], read_only=found.read_only, deadline=deadline)
+        except ResponseError as error:
+            return _or_empty(error, options)
+        return reply if way.callback is None else await self._shape(way.callback, reply, options)
 
     async def _execute_alone(self, data: bytes, found: Route, args: tuple[Any, ...]) -> Any:
         """Run one command on a connection of its own; it is never repeated."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from functools import partial
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -16,6 +17,7 @@ __all__ = ["Address", "RedisSettings", "RetryPolicy", "Target", "one_of", "secon
 _SCHEMES = ("redis", "rediss", "unix")
 _DEFAULT_PORT = 6379
 _DEFAULT_SENTINEL_PORT = 26379
+_MOST_SENTINEL_PARTS = 2  # service and database
 _OPTIONS = re.compile(r"db|client_name|ssl_(keyfile|certfile|cert_reqs|ca_(certs|data|path)|check_hostname|password)")
 _URL_FIX = 'write "redis://[user:password@]host:port/db", "rediss://..." for TLS or "unix:///path?db=0"'
 _LIST_FIX = 'write "host:port,host:port", with "user:password@" or "rediss://" in front if needed'
@@ -210,28 +212,14 @@ def one_of(setting: str, value: object, allowed: tuple[object, ...]) -> None:
 
 
 def _parse_url(url: str) -> Target:
-    def wrong(rule: str) -> ConfigurationError:
-        return ConfigurationError("url", _mask(url), rule, _URL_FIX)
-
-    try:
-        parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORT
-    except ValueError:
-        raise wrong("must have a port from 1 to 65535 and a well-formed host") from None
-    if parts.scheme not in _SCHEMES:
-        raise wrong(f"must start with one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+    wrong = partial(_wrong_url, url)
+    parts, port = _split_url(url, wrong)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = sorted(name for name in options if not _OPTIONS.fullmatch(name))
     if unknown:
         raise wrong(f"unknown option {unknown[0]!r} in the URL: only db, client_name and ssl_* may stand there")
-    if parts.scheme == "unix" and not parts.path:
-        raise wrong("a unix URL must have a path")
-    if parts.scheme != "unix" and not parts.hostname:
-        raise wrong("must name a host")
     unix = parts.scheme == "unix"
-    db = options.pop("db", "" if unix else parts.path.strip("/")) or "0"
-    if not db.isdecimal():
-        raise wrong("the database after the host must be a whole number")
+    db = _database(options.pop("db", "" if unix else parts.path.strip("/")), wrong)
     username, password = _login(parts)
     return Target(
         kind="single",
@@ -240,9 +228,32 @@ def _parse_url(url: str) -> Target:
         username=username,
         password=password,
         tls=parts.scheme == "rediss",
-        db=int(db),
+        db=db,
         options=options,
     )
+
+
+def _wrong_url(url: str, rule: str) -> ConfigurationError:
+    return ConfigurationError("url", _mask(url), rule, _URL_FIX)
+
+
+def _split_url(url: str, wrong: Callable[[str], ConfigurationError]) -> tuple[SplitResult, int]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _DEFAULT_PORT
+    except ValueError:
+        raise wrong("must have a port from 1 to 65535 and a well-formed host") from None
+    if parts.scheme not in _SCHEMES:
+        raise wrong(f"must start with one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+    if not (parts.path if parts.scheme == "unix" else parts.hostname):
+        raise wrong("must have a path" if parts.scheme == "unix" else "must name a host")
+    return parts, port
+
+
+def _database(text: str, wrong: Callable[[str], ConfigurationError]) -> int:
+    if text and not text.isdecimal():
+        raise wrong("the database must be a whole number")
+    return int(text or "0")
 
 
 def _login(parts: SplitResult) -> tuple[str | None, str | None]:
@@ -251,22 +262,18 @@ def _login(parts: SplitResult) -> tuple[str | None, str | None]:
 
 
 def _parse_list(setting: str, text: str, default_port: int) -> Target:
-    def wrong(rule: str) -> ConfigurationError:
-        return ConfigurationError(setting, _mask(text), rule, _LIST_FIX)
-
+    wrong = partial(_wrong_list, setting, text)
     scheme, slashes, rest = text.rpartition("://")
     if slashes and scheme not in ("redis", "rediss"):
         raise wrong("may only start with redis:// or rediss://")
     login, _, hosts = rest.rpartition("@")
     hosts, *path = hosts.split("/")
-    if len(path) > (2 if setting == "sentinel" else 0):
+    if len(path) > (_MOST_SENTINEL_PARTS if setting == "sentinel" else 0):
         raise wrong("has a path that means nothing here")
     addresses = tuple(_address(item, default_port, wrong) for item in hosts.split(",") if item.strip())
     if not addresses:
         raise wrong("must name at least one host")
-    db = path[1] if len(path) > 1 else "0"
-    if not db.isdecimal():
-        raise wrong("the database after the service must be a whole number")
+    service, db = [*path, "", ""][:2]
     username, password = _login(urlsplit(f"//{login}@host"))
     return Target(
         kind="cluster" if setting == "nodes" else "sentinel",
@@ -274,9 +281,13 @@ def _parse_list(setting: str, text: str, default_port: int) -> Target:
         username=username,
         password=password,
         tls=scheme == "rediss",
-        db=int(db),
-        service=(path[0] if path else "") or "mymaster",
+        db=_database(db, wrong),
+        service=service or "mymaster",
     )
+
+
+def _wrong_list(setting: str, text: str, rule: str) -> ConfigurationError:
+    return ConfigurationError(setting, _mask(text), rule, _LIST_FIX)
 
 
 def _address(text: str, default_port: int, wrong: Callable[[str], ConfigurationError]) -> Address:

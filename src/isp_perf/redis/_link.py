@@ -192,27 +192,26 @@ class Link(asyncio.Protocol):
         self._scheduled = False
         out, entries = self._out, self._out_entries
         self._out, self._out_entries = [], []
-        live = [entry for entry in entries if not entry.done()]
-        if len(live) != len(entries):
-            self._stats.cancelled_unsent += len(entries) - len(live)
-            out = [data for data, entry in zip(out, entries, strict=True) if not entry.done()]
-        if self.closed or not live:
+        out, entries = self._living(out, entries)
+        if self.closed or not entries:
             return
-        self._mark(live)
-        if self._backlog or self._paused or len(self.pending) + len(live) > self._limit:
-            self._backlog.extend(zip(out, live, strict=True))
-            self._drain()
-        elif len(live) <= _CHUNK:
-            self._write(out, live)
-        else:
-            self._write_chunks(out, live)
+        self._mark(entries)
+        if len(entries) <= _CHUNK and not self._backlog and not self._paused and self._room() >= len(entries):
+            self._write(out, entries)
+            return
+        self._backlog.extend(zip(out, entries, strict=True))
+        self._drain()
 
-    def _write_chunks(self, out: list[bytes], entries: list[Entry]) -> None:
-        for start in range(0, len(entries), _CHUNK):
-            if self._paused:
-                self._backlog.extend(zip(out[start:], entries[start:], strict=True))
-                return
-            self._write(out[start : start + _CHUNK], entries[start : start + _CHUNK])
+    def _living(self, out: list[bytes], entries: list[Entry]) -> tuple[list[bytes], list[Entry]]:
+        """Leave out what nobody waits for any more: it was not written, so no reply will come for it."""
+        living = [entry for entry in entries if not entry.done()]
+        if len(living) != len(entries):
+            self._stats.cancelled_unsent += len(entries) - len(living)
+            out = [data for data, entry in zip(out, entries, strict=True) if not entry.done()]
+        return out, living
+
+    def _room(self) -> int:
+        return self._limit - len(self.pending)
 
     def _write(self, out: list[bytes], entries: list[Entry]) -> None:
         data = b"".join(out)
@@ -221,15 +220,12 @@ class Link(asyncio.Protocol):
         self.transport.write(data)
 
     def _drain(self) -> None:
-        while self._backlog and not self._paused and not self.closed:
-            room = min(self._limit - len(self.pending), _CHUNK)
-            if room <= 0:
-                return
+        """Write what waits, in chunks, as far as the in-flight limit and the transport allow."""
+        while self._backlog and not self._paused and (room := min(self._room(), _CHUNK)) > 0:
             taken = [self._backlog.popleft() for _ in range(min(room, len(self._backlog)))]
-            live = [(data, entry) for data, entry in taken if not entry.done()]
-            self._stats.cancelled_unsent += len(taken) - len(live)
-            if live:
-                self._write([data for data, _ in live], [entry for _, entry in live])
+            out, entries = self._living([data for data, _ in taken], [entry for _, entry in taken])
+            if entries:
+                self._write(out, entries)
 
     # -- receiving, as the transport's protocol
 
@@ -328,8 +324,9 @@ class Link(asyncio.Protocol):
                     )
 
     def _count_timeout(self, kind: str) -> None:
-        name = f"timeouts_{kind}"
-        setattr(self._stats, name, getattr(self._stats, name) + 1)
+        if kind:
+            name = f"timeouts_{kind}"
+            setattr(self._stats, name, getattr(self._stats, name) + 1)
 
     # -- the end
 
@@ -341,22 +338,21 @@ class Link(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         since = {id(entry): at for at, entries in self._marks for entry in entries}
-        unsent = [entry for _, entry in self._backlog] + self._out_entries
-        written = list(self.pending)
+        now = self.loop.time()
+        ended = [(entry, True) for entry in self.pending]
+        ended += [(entry, False) for _, entry in self._backlog]
+        ended += [(entry, False) for entry in self._out_entries]
         for container in (self._backlog, self._out, self._out_entries, self._marks, self.pending):
             container.clear()
-        self.close_transport()
-        now = self.loop.time()
-        for entries, was_written in ((written, True), (unsent, False)):
-            for entry in entries:
-                if not entry.done():
-                    if timeout:
-                        self._count_timeout(timeout)
-                    at = since.get(id(entry), now)
-                    entry.set_exception(LinkLostError(written=was_written, since=at, timeout=timeout, cause=cause))
+        self._close_transport()
+        for entry, written in ended:
+            if not entry.done():
+                self._count_timeout(timeout)
+                at = since.get(id(entry), now)
+                entry.set_exception(LinkLostError(written=written, since=at, timeout=timeout, cause=cause))
         self._on_lost(self)
 
-    def close_transport(self) -> None:
+    def _close_transport(self) -> None:
         """Close the socket without waiting; a loop that is already closed is no obstacle."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nothing will ever be called back
             self.transport.abort()

@@ -22,6 +22,12 @@ _RAISE_FIRST = cast("Any", Pipeline).raise_first_error
 _RESET = cast("Any", Pipeline).reset
 
 
+def _raise_lost(replies: list[Any]) -> None:
+    lost = next((reply for reply in replies if isinstance(reply, RemoteError)), None)
+    if lost is not None:
+        raise lost
+
+
 class LinkPipeline(Pipeline):
     """``redis.asyncio.client.Pipeline`` whose ``execute`` uses the shared link; with WATCH it has its own connection.
 
@@ -60,18 +66,14 @@ class LinkPipeline(Pipeline):
             return await self._execute_alone(raise_on_error=raise_on_error)
         try:
             await self._load_scripts()
-            if self.is_transaction or self.explicit_transaction:
-                replies = await self._execute_unit(stack)
-            else:
-                replies = await self._client.run(stack)
-            lost = next((reply for reply in replies if isinstance(reply, RemoteError)), None)
-            if lost is not None:
-                raise lost
-            if raise_on_error:
-                _RAISE_FIRST(self, stack, replies)
-            return replies
+            unit = self.is_transaction or self.explicit_transaction
+            replies = await (self._execute_unit(stack) if unit else self._client.run(stack))
         finally:
             await _RESET(self)
+        _raise_lost(replies)
+        if raise_on_error:
+            _RAISE_FIRST(self, stack, replies)
+        return replies
 
     def _shareable(self, stack: list[Any]) -> bool:
         """Return whether a shared link may carry every command; each is looked at, so that a refused one raises."""
@@ -163,17 +165,14 @@ class PoolPipeline(LinkPipeline):
         """Send what is queued and return its results in order; redis-py's ``raise_on_error`` overrides ``on_error``."""
         raise_on_error = bool(args[0] if args else options.get("raise_on_error", not self._collect))
         stack = cast("list[Staged]", self.command_stack)
-        if self.watching or self.is_transaction or self.explicit_transaction or self.scripts:
-            return await super().execute(raise_on_error)
-        if not self._shareable(stack):
+        chunked = not (self.watching or self.is_transaction or self.explicit_transaction or self.scripts)
+        if not chunked or not self._shareable(stack):
             return await super().execute(raise_on_error)
         self.command_stack = []
         replies: list[Any] = []
         for start in range(0, len(stack), self._limit):
             replies += await self._client.run(stack[start : start + self._limit])
         if raise_on_error:
-            lost = next((reply for reply in replies if isinstance(reply, RemoteError)), None)
-            if lost is not None:
-                raise lost
+            _raise_lost(replies)
             _RAISE_FIRST(self, stack, replies)
         return replies
