@@ -1,8 +1,7 @@
 """Customer support of an internet provider: customers write over WhatsApp, agents answer. `python -m uvicorn main:app`.
 
-With ISP_PERF_OFF=1 it runs as such services usually do, without it the same service runs with isp_perf; the block
-"the difference" is all there is between them. Settings: ISP_PERF_EXAMPLE_DIR (folder of the data), DATABASE_URL
-(PostgreSQL instead of SQLite), REDIS_URL (second level of the cache).
+ISP_PERF_OFF=1 leaves out the block "the difference", and with it isp_perf. Settings: ISP_PERF_EXAMPLE_DIR (folder of
+the data), DATABASE_URL (PostgreSQL instead of SQLite), REDIS_URL (second level of the cache).
 """
 
 import asyncio
@@ -74,9 +73,6 @@ async def dashboard() -> dict[str, int]:
     figures = {"total_conversations": total, "active_conversations": active, "messages_today": written}
     async with Session() as session:
         return {name: await session.scalar(figure) or 0 for name, figure in figures.items()}
-
-
-# ---- what the service depends on
 
 
 async def send_whatsapp_message(phone: str, text: str) -> None:

@@ -70,9 +70,3 @@ queries = {"sent": 0}  # statements this process has sent to the database
 @event.listens_for(engine.sync_engine, "after_cursor_execute")
 def _count(*_):
     queries["sent"] += 1
-
-
-@event.listens_for(engine.sync_engine, "connect")
-def _tune(connection, _):
-    for setting in () if POSTGRES else ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000"):
-        connection.cursor().execute(f"PRAGMA {setting}")

