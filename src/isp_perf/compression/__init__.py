@@ -1,0 +1,27 @@
+"""Responses smaller, requests opened safely, nothing corrupted: compression for any ASGI 3 application.
+
+No framework is imported, and no codec before the first use. ``isp_perf.compression.starlette`` has the response class
+for Starlette and FastAPI.
+"""
+
+from isp_perf._core.media import DEFAULT_TYPES
+from isp_perf._core.negotiation import Plan, negotiate
+from isp_perf.compression._config import Breach, Budget, Options, Streaming
+from isp_perf.compression._functions import Encoded, compress_for, no_compression
+from isp_perf.compression._middleware import CompressionMiddleware
+from isp_perf.compression._stats import CompressionStats
+
+__all__ = [
+    "DEFAULT_TYPES",
+    "Breach",
+    "Budget",
+    "CompressionMiddleware",
+    "CompressionStats",
+    "Encoded",
+    "Options",
+    "Plan",
+    "Streaming",
+    "compress_for",
+    "negotiate",
+    "no_compression",
+]

@@ -1,0 +1,153 @@
+"""``CompressionMiddleware``: response compression for any ASGI 3 application."""
+
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from typing import Literal
+
+from isp_perf._core.media import DEFAULT_TYPES
+from isp_perf._core.negotiation import KNOWN_CODINGS
+from isp_perf.compression._asgi import ASGIApp, Receive, Scope, Send
+from isp_perf.compression._config import Breach, Budget, Streaming, checked_codings
+from isp_perf.compression._engine import Engine
+from isp_perf.compression._offload import Offload
+from isp_perf.compression._responder import Responder
+from isp_perf.compression._stats import CompressionStats
+from isp_perf.errors import ConfigurationError
+
+__all__ = ["CompressionMiddleware", "make_engine"]
+
+_BUDGET = Budget()
+_STREAMING = Streaming()
+
+
+def make_engine(
+    *,
+    minimum_size: int = 1024,
+    encodings: tuple[str, ...] = KNOWN_CODINGS,
+    budget: Budget = _BUDGET,
+    types: Iterable[str] = DEFAULT_TYPES,
+    exclude: Iterable[str] = (),
+    etag: Literal["weak", "suffix"] = "weak",
+    breach: Breach | None = None,
+    streaming: Streaming = _STREAMING,
+    stats: CompressionStats | None = None,
+    executor: Executor | None = None,
+) -> Engine:
+    """Check the settings of ``CompressionMiddleware`` and resolve them.
+
+    Raises:
+        ConfigurationError: a setting is out of its range, or two contradict each other.
+    """
+    if isinstance(minimum_size, bool) or minimum_size < 0:
+        raise ConfigurationError("minimum_size", minimum_size, "bytes >= 0", "1024 is the default")
+    if isinstance(types, str) or isinstance(exclude, str):
+        raise ConfigurationError("types/exclude", "a string", "a collection of strings", "put it into a tuple")
+    if etag not in ("weak", "suffix"):
+        raise ConfigurationError("etag", etag, "'weak' or 'suffix'", "keep 'weak'")
+    if etag == "suffix" and budget.adaptive:
+        raise ConfigurationError(
+            "etag", etag, "strong tags need fixed levels, or equal tags would name different bytes",
+            "pass budget=Budget(adaptive=False), or keep etag='weak'",
+        )  # fmt: skip
+    return Engine(
+        minimum_size=minimum_size,
+        encodings=checked_codings("encodings", encodings),
+        budget=budget,
+        types=types,
+        exclude=exclude,
+        strong_tags=etag == "suffix",
+        breach=breach,
+        streaming=streaming,
+        stats=stats,
+        offload=Offload(executor),
+    )
+
+
+class CompressionMiddleware:
+    """Codes the responses of an ASGI 3 application as the client likes best, and never a byte wrongly.
+
+    brotli, zstd (extra ``zstd``), gzip and deflate; a coding whose library is missing is not offered. Large bodies are
+    coded in threads, so that the event loop goes on. Scopes other than ``http`` pass untouched. Sources: RFC 9110 8.4,
+    8.8.3, 12.5.3 and 12.5.5, RFC 9111 5.2, RFC 9530, RFC 9659.
+
+    Args:
+        app: the application.
+        minimum_size: bytes from which a complete body is coded; default 1024, >= 0.
+        encodings: what to offer; the order breaks ties between codings the client likes equally.
+        budget: how long coding may occupy the event loop, and what may be traded for it.
+        types: media types to code: exact names, ``"text/*"``, ``"*+json"``.
+        exclude: path patterns (``*``, ``?``, ``[...]`` as in a shell) that are left alone altogether.
+        etag: ``"weak"`` (default): a strong tag ``"v1"`` becomes ``W/"v1-br"``; ``"suffix"``: ``"v1-br"``, allowed only
+            with ``Budget(adaptive=False)``.
+        not_acceptable: what a client gets that refuses identity and every coding on offer: ``"406"`` (default), before
+            the application runs, or ``"identity"``.
+        breach: padding and cross-site rule against length guessing; ``None`` (default): off.
+        streaming: how event streams and NDJSON are coded.
+        stats: the record to count in; ``None`` makes one, found as ``.stats``.
+        executor: threads for large bodies; ``None``: up to 4 of our own.
+
+    Raises:
+        ConfigurationError: a setting is out of its range, or two contradict each other.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        minimum_size: int = 1024,
+        encodings: tuple[str, ...] = KNOWN_CODINGS,
+        budget: Budget = _BUDGET,
+        types: Iterable[str] = DEFAULT_TYPES,
+        exclude: Iterable[str] = (),
+        etag: Literal["weak", "suffix"] = "weak",
+        not_acceptable: Literal["406", "identity"] = "406",
+        breach: Breach | None = None,
+        streaming: Streaming = _STREAMING,
+        stats: CompressionStats | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        if not_acceptable not in ("406", "identity"):
+            raise ConfigurationError("not_acceptable", not_acceptable, "'406' or 'identity'", "keep '406'")
+        self.app = app
+        self._refuses = not_acceptable == "406"
+        self._engine = make_engine(
+            minimum_size=minimum_size,
+            encodings=encodings,
+            budget=budget,
+            types=types,
+            exclude=exclude,
+            etag=etag,
+            breach=breach,
+            streaming=streaming,
+            stats=stats,
+            executor=executor,
+        )
+
+    @property
+    def stats(self) -> CompressionStats:
+        """The record this middleware counts in."""
+        return self._engine.stats
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection as ASGI 3 asks."""
+        engine = self._engine
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if engine.excludes(scope["path"]):
+            engine.stats.skipped["excluded"] += 1
+            await self.app(scope, receive, send)
+            return
+        request = engine.request(scope)
+        if request.reason == "not_acceptable" and self._refuses:
+            await self._refuse(send)
+            return
+        await Responder(engine, request, send).serve(self.app, receive)
+
+    async def _refuse(self, send: Send) -> None:
+        """Answer 406 in place of the application: the client refused identity and all that is offered."""
+        self._engine.stats.skipped["not_acceptable"] += 1
+        offered = ", ".join(self._engine.encodings).encode("ascii")
+        headers = [(b"vary", b"Accept-Encoding"), (b"accept-encoding", offered), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 406, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})

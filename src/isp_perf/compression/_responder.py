@@ -1,0 +1,372 @@
+"""One response on its way out: a small state machine whose ``__call__`` is the application's ``send``.
+
+::
+
+    WAITING --start--> HELD --body, complete--> PASSING   one-shot body, coded or not
+       |                 |--body, more-------> CODING --last body--> PASSING
+       |                 |--anything else----> PASSING   head first, uncoded
+       |--start, event stream----------------> CODING
+       |--start, HEAD of a coded response----> BODILESS
+       '--start, nothing to code-------------> PASSING
+    FINISHED stands for PASSING where trailers are still to come; BROKEN follows a fault in the middle of a coded body.
+
+Nothing that comes in is ever changed: applications reuse their messages and header lists. The head is held until the
+first body message, so that it can be right; an event stream's head leaves at once.
+"""
+
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final
+
+from isp_perf._core.cost import Choice
+from isp_perf._core.headers import (
+    Headers,
+    coded_headers,
+    collect,
+    declared_length,
+    has_token,
+    marked_headers,
+    plain_headers,
+    without_digests,
+)
+from isp_perf._core.media import EVENTS, OPAQUE
+from isp_perf.compression._asgi import ASGIApp, Message, Receive, Send
+from isp_perf.compression._codecs import Encoder
+from isp_perf.compression._config import Options
+from isp_perf.compression._engine import Engine, Request
+from isp_perf.errors import ConfigurationError
+
+__all__ = ["OPT_OUT", "SCOPE_KEY", "Responder"]
+
+SCOPE_KEY: Final = "isp_perf.compression"
+OPT_OUT: Final = "_isp_perf_no_compression"
+
+_WAITING, _HELD, _CODING, _PASSING, _FINISHED, _BODILESS, _BROKEN = range(7)
+_BODY: Final = "http.response.body"
+_START: Final = "http.response.start"
+_PATHSEND: Final = "http.response.pathsend"
+_ZEROCOPY: Final = "http.response.zerocopysend"
+_FILES: Final = (_PATHSEND, _ZEROCOPY)
+_OK, _NO_CONTENT, _RESET_CONTENT, _PARTIAL, _NOT_MODIFIED = 200, 204, 205, 206, 304
+_BODILESS_STATUS: Final = frozenset((_NO_CONTENT, _RESET_CONTENT, _NOT_MODIFIED))
+_DEFAULTS: Final = Options()
+
+
+def _options(value: object) -> Options:
+    """Return what ``scope["isp_perf.compression"]`` (neither ``None`` nor ``False``) asks for."""
+    if isinstance(value, Options):
+        return value
+    if isinstance(value, str):
+        return Options(coding=value)
+    if value is True:
+        return _DEFAULTS
+    raise ConfigurationError(SCOPE_KEY, type(value).__name__, "False, a coding's name, or Options(...)", "see Options")
+
+
+def _forbidden(found: dict[bytes, bytes]) -> str | None:
+    codings = found.get(b"content-encoding")
+    if codings is not None and any(name.strip() != b"identity" for name in codings.lower().split(b",")):
+        return "already_encoded"
+    return "no_transform" if has_token(found.get(b"cache-control", b""), b"no-transform") else None
+
+
+def _timing(choice: Choice, seconds: float) -> bytes:
+    return f'cmp;dur={seconds * 1000:.3f};desc="{choice.coding}{choice.level}"'.encode("ascii")
+
+
+def _bytes(body: Any) -> bytes:
+    return body if type(body) is bytes else bytes(body)
+
+
+class Responder:
+    """The ``send`` that an application gets for one request."""
+
+    __slots__ = (
+        "_coded",
+        "_coding",
+        "_declared",
+        "_encoder",
+        "_engine",
+        "_found",
+        "_headers",
+        "_kind",
+        "_options",
+        "_request",
+        "_send",
+        "_sent",
+        "_start",
+        "_state",
+    )
+
+    def __init__(self, engine: Engine, request: Request, send: Send) -> None:
+        self._engine = engine
+        self._request = request
+        self._send = send
+        self._state = _WAITING
+
+    async def serve(self, app: ASGIApp, receive: Receive) -> None:
+        """Run the application for the request, and clear up after it however it ends; its errors pass through."""
+        try:
+            await app(self._request.scope, receive, self)
+            if self._state != _PASSING:
+                await self._finish()
+        except BaseException:
+            self._abort()
+            raise
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Take one message of the application; what is awaited ends when the server has taken what follows from it."""
+        if self._state == _PASSING:
+            return self._send(message)
+        kind = message["type"]
+        if kind == _BODY and self._state != _WAITING:
+            return self._body(message)
+        if kind == _START and self._state == _WAITING:
+            return self._begin(message)
+        return self._other(message)
+
+    # The head ---------------------------------------------------------------------------------------------------------
+
+    def _begin(self, message: Message) -> Awaitable[None]:
+        headers: Headers = message.get("headers", [])
+        if type(headers) is not list:  # any iterable will do, and may be read once only
+            headers = list(headers)
+            message = {**message, "headers": headers}
+        found = collect(headers)
+        status = message["status"]
+        if status == _NOT_MODIFIED:
+            return self._not_modified(message, headers, found)
+        reason = self._untouchable(status, found)
+        if reason is not None:
+            return self._pass(message, reason)
+        self._start = message
+        self._headers = headers
+        self._found = found
+        reason = self._unwanted(found)
+        if reason is not None:
+            return self._plain(reason)
+        return self._begin_coding()
+
+    def _begin_coding(self) -> Awaitable[None]:
+        if self._request.scope["method"] == "HEAD":
+            return self._begin_head()
+        if self._kind == EVENTS:
+            return self._open(b"")
+        self._state = _HELD
+        return _nothing()
+
+    def _untouchable(self, status: int, found: dict[bytes, bytes]) -> str | None:
+        """Return why a response must not be touched at all, or ``None``."""
+        if status < _OK or status in _BODILESS_STATUS:
+            return "status"
+        if status == _PARTIAL or b"content-range" in found:
+            return "range"
+        self._kind = self._engine.kind(found.get(b"content-type", b""))
+        if self._kind == OPAQUE:
+            return "type"
+        return _forbidden(found)
+
+    def _unwanted(self, found: dict[bytes, bytes]) -> str | None:
+        """Return why a compressible response stays uncoded, as far as its head tells; note its options."""
+        request = self._request
+        value = request.scope.get(SCOPE_KEY)
+        self._options = _DEFAULTS if value is None or value is False else _options(value)
+        if value is False or getattr(request.scope.get("endpoint"), OPT_OUT, False):
+            return "opted_out"
+        if request.reason is not None and not self._forced():
+            return request.reason
+        self._declared = declared_length(found)
+        return None if self._declared is None else self._too_small(self._declared)
+
+    def _forced(self) -> bool:
+        """Say whether the options name an acceptable coding where only the client's preference spoke for identity."""
+        request = self._request
+        return request.reason == "identity_preferred" and self._options.coding in request.plan.acceptable
+
+    def _too_small(self, size: int) -> str | None:
+        if size == 0:
+            return "head" if self._request.scope["method"] == "HEAD" else "empty"
+        least = self._options.minimum_size
+        if size >= (self._engine.minimum_size if least is None else least) or not self._request.plan.identity_ok:
+            return None
+        return "too_small"
+
+    def _begin_head(self) -> Awaitable[None]:
+        if self._declared is None:
+            return self._plain("head")
+        self._engine.stats.skipped["head"] += 1
+        self._state = _BODILESS
+        coding = self._engine.choose(self._candidates(), self._declared).coding
+        return self._send({**self._start, "headers": self._coded_headers(coding, strong=self._engine.strong_tags)})
+
+    def _candidates(self) -> Sequence[str]:
+        coding = self._options.coding
+        if coding is not None and coding in self._request.plan.acceptable:
+            return (coding,)
+        return self._request.plan.candidates
+
+    def _coded_headers(self, coding: str, *, strong: bool = False) -> Headers:
+        engine = self._engine
+        vary = self._found.get(b"vary")
+        return coded_headers(self._headers, coding, vary=vary, wanted=engine.vary, strong=strong)
+
+    def _pass(self, message: Message, reason: str) -> Awaitable[None]:
+        """Send the head as it is, and everything after it."""
+        self._state = _PASSING
+        self._engine.stats.skipped[reason] += 1
+        return self._send(message)
+
+    def _plain(self, reason: str) -> Awaitable[None]:
+        """Send the head of an uncoded response of a compressible type: with Vary, for caches."""
+        start, headers = self._start, self._headers
+        varied = plain_headers(headers, self._found.get(b"vary"), self._engine.vary)
+        return self._pass(start if varied is headers else {**start, "headers": varied}, reason)
+
+    def _not_modified(self, message: Message, headers: Headers, found: dict[bytes, bytes]) -> Awaitable[None]:
+        """Send a 304 as the 200 would have been: its mark on the tag, and Vary (unless the type never varies)."""
+        engine, request = self._engine, self._request
+        kind = found.get(b"content-type")
+        if kind is not None and engine.kind(kind) == OPAQUE:
+            return self._pass(message, "status")
+        if request.marks:
+            headers = marked_headers(headers, request.marks, request.plan.coding, strong=engine.strong_tags)
+        varied = plain_headers(headers, found.get(b"vary"), engine.vary)
+        return self._pass({**message, "headers": varied}, "status")
+
+    # The body ---------------------------------------------------------------------------------------------------------
+
+    async def _body(self, message: Message) -> None:
+        state = self._state
+        if state == _HELD:
+            await self._first(message)
+        elif state == _CODING:
+            await self._chunk(message)
+        elif state == _BODILESS:
+            await self._send({**message, "body": b""} if message.get("body") else message)
+        elif state == _BROKEN:
+            raise RuntimeError("The coded body was broken off before; nothing can be sent after it")
+        else:
+            await self._send(message)
+
+    async def _first(self, message: Message) -> None:
+        body = message.get("body", b"")
+        if message.get("more_body", False):
+            await self._open(_bytes(body))
+            await self._chunk(message)
+            return
+        reason = self._too_small(len(body))
+        if reason is None and self._declared not in (None, len(body)):
+            # Coding it would hide that the application sent less, or more, than it promised.
+            reason = "wrong_length"
+        if reason is None:
+            await self._whole(message, _bytes(body))
+        else:
+            await self._plain(reason)
+            await self._send(message)
+
+    async def _whole(self, message: Message, body: bytes) -> None:
+        """Encode a complete body; send it as it was if it did not become smaller and the client may have it so."""
+        engine = self._engine
+        choice = engine.choose(self._candidates(), len(body))
+        if choice.inline:
+            coded, seconds = engine.encode(choice, body)
+        else:
+            self._state = _BROKEN  # until the thread has answered: a cancelled caller must not start over
+            coded, seconds = await engine.encode_away(choice, body)
+        if len(coded) >= len(body) and self._request.plan.identity_ok:
+            await self._plain("not_smaller")
+            await self._send(message)
+            return
+        headers = self._coded_headers(choice.coding, strong=engine.strong_tags)
+        if self._options.server_timing:
+            headers.append((b"server-timing", _timing(choice, seconds)))
+        if self._start.get("trailers", False):
+            self._state = _FINISHED
+        else:
+            self._state = _PASSING
+            headers.append((b"content-length", b"%d" % len(coded)))
+        engine.stats.count(choice.coding, len(body), len(coded))
+        await self._send({**self._start, "headers": headers})
+        await self._send({**message, "body": coded})
+
+    async def _open(self, first: bytes) -> None:
+        """Begin a coded stream whose first chunk is ``first``, and send its head."""
+        engine = self._engine
+        self._coding = engine.stream_coding(self._candidates(), self._kind, len(first))
+        self._encoder: Encoder = engine.stream(self._coding, self._kind, first)
+        self._coded = self._sent = 0
+        self._state = _CODING
+        await self._send({**self._start, "headers": self._coded_headers(self._coding)})
+
+    async def _chunk(self, message: Message) -> None:
+        """Encode and flush one chunk: what the application sent can be decoded before it sends more."""
+        body = _bytes(message.get("body", b""))
+        more = message.get("more_body", False)
+        if more and not body:
+            return
+        self._coded += len(body)
+        self._check_length(last=not more)
+        coded = await self._encode_chunk(body, last=not more)
+        await self._send({**message, "body": coded})
+        self._sent += len(coded)
+        if not more:
+            self._close()
+
+    def _check_length(self, *, last: bool) -> None:
+        """Break the response off when it is not as long as declared: the coded form would look whole."""
+        declared = self._declared
+        if declared is not None and (self._coded > declared or (last and self._coded < declared)):
+            self._state = _BROKEN
+            relation = "longer" if self._coded > declared else "shorter"
+            raise RuntimeError(f"Response content {relation} than Content-Length")
+
+    async def _encode_chunk(self, body: bytes, *, last: bool) -> bytes:
+        encoder, engine = self._encoder, self._engine
+        job = encoder.end if last else encoder.feed
+        if engine.fits(self._coding, len(body)):
+            return job(body)
+        self._state = _BROKEN
+        engine.stats.offloaded += 1
+        coded = await engine.offload.run(job, body)
+        self._state = _CODING
+        return coded
+
+    # The rest ---------------------------------------------------------------------------------------------------------
+
+    async def _other(self, message: Message) -> None:
+        kind = message["type"]
+        if self._state == _HELD:
+            await self._plain("pathsend" if kind in _FILES else "other_message")
+        elif kind in _FILES and self._state in (_CODING, _BROKEN):
+            self._state = _BROKEN
+            raise RuntimeError(f"{kind} after coded bytes: a file cannot be joined to a coded body")
+        elif kind == "http.response.trailers" and self._state in (_CODING, _FINISHED):
+            message = {**message, "headers": without_digests(message.get("headers") or ())}
+        await self._send(message)
+
+    def _close(self) -> None:
+        """End a coded stream: count it, and let the codec's memory go."""
+        del self._encoder
+        self._state = _FINISHED if self._start.get("trailers", False) else _PASSING
+        self._engine.stats.count(self._coding, self._coded, self._sent)
+
+    async def _finish(self) -> None:
+        """Do what is left when the application has returned: a head that is still held is sent."""
+        if self._state == _HELD:
+            await self._plain("empty")
+        else:
+            self._abort()
+
+    def _abort(self) -> None:
+        """Count a response that was broken off, by what was really sent, and drop its codec."""
+        if self._state >= _PASSING and self._state != _BROKEN:
+            return
+        if hasattr(self, "_encoder"):
+            del self._encoder
+            self._engine.stats.count(self._coding, self._coded, self._sent)
+        else:
+            self._engine.stats.skipped["aborted"] += 1
+        self._state = _BROKEN
+
+
+async def _nothing() -> None:
+    """Answer a message that is held."""
