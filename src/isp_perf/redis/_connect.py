@@ -1,6 +1,7 @@
 """Builds redis-py's connection pools from settings: handshake, TLS, ACL and Sentinel discovery stay redis-py's own."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool as AsyncPool
@@ -29,7 +30,7 @@ _SENTINEL_POOL: Any = SentinelConnectionPool
 
 # The only private names of redis-py that are used; a test says so if one of them goes away.
 _READER, _WRITER, _SOCKET = "_reader", "_writer", "_sock"
-_IDLE, _USED = "_available_connections", "_in_use_connections"
+_IDLE, _USED, _ALL = "_available_connections", "_in_use_connections", "_connections"
 
 
 def transport_of(connection: Any) -> asyncio.Transport:
@@ -124,8 +125,15 @@ def blocking_pool(settings: RedisSettings, target: Target, address: Address | No
 
 def sockets(pool: Any) -> tuple[int, int]:
     """Return how many connections of a redis-py pool are open, and how many of those are idle."""
-    idle = sum(_is_open(connection) for connection in list(getattr(pool, _IDLE)))
-    return idle + sum(_is_open(connection) for connection in list(getattr(pool, _USED))), idle
+    waiting = getattr(pool, "pool", None)  # the blocking pool for threads keeps its idle connections in a queue
+    if waiting is not None:
+        return _count_open(getattr(pool, _ALL)), _count_open(waiting.queue)
+    idle = _count_open(getattr(pool, _IDLE))
+    return idle + _count_open(getattr(pool, _USED)), idle
+
+
+def _count_open(connections: Iterable[Any]) -> int:
+    return sum(_is_open(connection) for connection in list(connections))
 
 
 def _is_open(connection: Any) -> bool:

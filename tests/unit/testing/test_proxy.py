@@ -1,0 +1,167 @@
+"""``FaultProxy`` between a plain socket client and an echo server."""
+
+import contextlib
+import socket
+import socketserver
+import threading
+import time
+
+import pytest
+
+from isp_perf.errors import ConfigurationError
+from isp_perf.testing import FaultProxy
+
+
+class Echo(socketserver.BaseRequestHandler):
+    """Sends back what it receives."""
+
+    def handle(self):
+        with contextlib.suppress(OSError):
+            while data := self.request.recv(4096):
+                self.server.seen.append(data)
+                self.request.sendall(data)
+
+
+@pytest.fixture
+def echo():
+    """An echo server in a thread."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        server.seen = []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def proxy(echo):
+    """A proxy in front of the echo server."""
+    with FaultProxy(*echo.server_address) as proxy:
+        yield proxy
+
+
+@contextlib.contextmanager
+def connect(proxy, timeout=2.0):
+    """A client of the proxy."""
+    with socket.create_connection((proxy.host, proxy.port), timeout=timeout) as client:
+        yield client
+
+
+def echoed(client, data):
+    """Send and receive the same number of bytes."""
+    client.sendall(data)
+    got = b""
+    while len(got) < len(data):
+        piece = client.recv(4096)
+        if not piece:
+            break
+        got += piece
+    return got
+
+
+def test_without_a_fault_everything_passes(proxy):
+    """The proxy changes nothing until it is told to."""
+    with connect(proxy) as client:
+        assert echoed(client, b"hello" * 1000) == b"hello" * 1000
+    assert proxy.accepted == 1
+
+
+def test_latency_delays(proxy):
+    """Each piece of data is held back for the time given."""
+    proxy.latency(0.05)
+    with connect(proxy) as client:
+        started = time.perf_counter()
+        assert echoed(client, b"x") == b"x"
+        assert time.perf_counter() - started >= 0.1
+
+
+def test_a_blackhole_down_loses_answers_only(proxy, echo):
+    """The server works, and the client hears nothing until the proxy is healed."""
+    with connect(proxy, timeout=0.1) as client:
+        proxy.blackhole(direction="down")
+        with pytest.raises(TimeoutError):
+            echoed(client, b"lost")
+        assert echo.seen == [b"lost"]
+        proxy.heal()
+        assert echoed(client, b"heard") == b"heard"
+
+
+def test_a_blackhole_up_keeps_requests_from_the_server(proxy, echo):
+    """Nothing arrives at the server."""
+    proxy.blackhole(direction="up")
+    with connect(proxy, timeout=0.1) as client, pytest.raises(TimeoutError):
+        echoed(client, b"lost")
+    assert echo.seen == []
+
+
+def test_slices_arrive_whole(proxy):
+    """Cut into single bytes, the data is the same."""
+    proxy.slice(1)
+    with connect(proxy) as client:
+        assert echoed(client, bytes(range(256))) == bytes(range(256))
+
+
+def test_corruption_inverts_bytes(proxy):
+    """Each second byte of an answer is inverted."""
+    proxy.corrupt(2)
+    with connect(proxy) as client:
+        assert echoed(client, b"\x00\x00\x00\x00") == b"\x00\xff\x00\xff"
+
+
+def test_drop_closes_and_refuses_on_request(proxy):
+    """A dropped connection ends in order; refusing ends new ones too, until healed."""
+    with connect(proxy) as client:
+        assert echoed(client, b"x") == b"x"
+        proxy.drop(refuse=True)
+        assert client.recv(1) == b""
+    with connect(proxy) as client:
+        assert client.recv(1) == b""
+    proxy.heal()
+    with connect(proxy) as client:
+        assert echoed(client, b"x") == b"x"
+
+
+def test_reset_cuts(proxy):
+    """A reset connection raises at the client."""
+    with connect(proxy) as client:
+        assert echoed(client, b"x") == b"x"
+        proxy.reset()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def test_half_close_ends_the_answers_only(proxy, echo):
+    """The client reads the end, and what it sends still arrives."""
+    with connect(proxy) as client:
+        assert echoed(client, b"x") == b"x"
+        proxy.half_close()
+        assert client.recv(1) == b""
+        assert proxy.open == 1
+        client.sendall(b"y")
+        for _ in range(200):
+            if b"y" in echo.seen:
+                break
+            time.sleep(0.01)
+        assert b"y" in echo.seen
+
+
+def test_bad_numbers_are_refused(echo):
+    """A size of 0, a negative latency and an impossible port are configuration errors."""
+    proxy = FaultProxy(*echo.server_address)
+    for call in (lambda: proxy.slice(0), lambda: proxy.latency(-1), lambda: FaultProxy("h", 0)):
+        with pytest.raises(ConfigurationError):
+            call()
+    with proxy:
+        pass
+    proxy.stop()
+
+
+def test_an_absent_server_closes_the_connection():
+    """A client of a proxy without a server is not left hanging."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        with FaultProxy("127.0.0.1", free.getsockname()[1]) as proxy, connect(proxy) as client:
+            assert client.recv(1) == b""
