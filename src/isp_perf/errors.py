@@ -84,15 +84,33 @@ class RejectedError(PerfError):
     Args:
         name: the breaker, bulkhead or pool that refused.
         retry_after: seconds (>= 0) until a new call may be let through; ``None`` if unknown.
+        cause: class name of the failure behind it; ``None`` if there is none.
     """
 
     code = "rejected"
     reason: ClassVar[str] = "rejected the call"
 
-    def __init__(self, name: str, retry_after: float | None = None) -> None:
-        super().__init__(name, retry_after)
-        self.name = name
-        self.retry_after = retry_after
+    def __init__(self, name: str, retry_after: float | None = None, cause: str | None = None) -> None:
+        # The properties read ``args``, which ``__new__`` has set already: where every rejection is counted in
+        # nanoseconds, ``CircuitOpenError.__new__(CircuitOpenError, name, retry_after, cause)`` alone makes a whole one.
+        super().__init__(name, retry_after, cause)
+
+    @property
+    def name(self) -> str:
+        """The breaker, bulkhead or pool that refused."""
+        return str(self.args[0])
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds (>= 0) until a new call may be let through, at the moment of the rejection; ``None`` if unknown."""
+        wait: float | None = (*self.args, None, None)[1]
+        return wait
+
+    @property
+    def cause(self) -> str | None:
+        """Class name of the failure that is behind the rejection; ``None`` if there is none. Never its text."""
+        cause: str | None = (*self.args, None, None)[2]
+        return cause
 
     def __str__(self) -> str:
         wait = "" if self.retry_after is None else f"; retry after {self.retry_after:.3g} s"
