@@ -1,0 +1,216 @@
+"""Cache keys: templates, the text of a field, and the wire key.
+
+The grammar of a key is such that unequal fields never meet. Everything a field may not contain is written as ``%XX``
+(two hexadecimal digits); a ``%`` before any other character is ours: ``%n42`` a number, ``%s42`` a string that reads
+like one, ``%z`` None, ``%u`` a UUID, ``%t`` a date or time, ``%k`` the digest of anything else, ``%.`` a border
+between two fields that the template does not separate, ``%~`` the digest that ends a shortened key.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+from string import Formatter
+from typing import Any, Final
+from uuid import UUID
+
+from isp_perf._core.canonical import canonical, digest, moment_text, number_text
+from isp_perf.errors import ConfigurationError
+
+__all__ = ["HASH", "Field", "Template", "field_text", "parse_template", "shorten", "wire_key"]
+
+HASH: Final = "hash"
+_LONGEST_BYTES: Final = 200
+_HEAD_BYTES: Final = 64
+_RESERVED: Final = ":{}*?[]%\\ \x7f" + "".join(map(chr, range(32)))
+_SEPARATORS: Final = "-_./,;|=&@+~!$()#'\"<>^`"
+_NUMBERS: Final = (int, float, Decimal)
+_READS_LIKE_ANOTHER: Final = re.compile(r"-?\d+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SURROGATES: Final = range(0xD800, 0xE000)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a template.
+
+    Attributes:
+        name: the parameter; ``"hash"`` with an empty path stands for all of them.
+        path: attribute names to follow from the argument.
+    """
+
+    name: str
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed key template: ``literals[0] field[0] literals[1] field[1] ... literals[-1]``.
+
+    Attributes:
+        text: the template as written.
+        literals: the texts around the fields, borders included; one more than there are fields.
+        fields: the fields in order of appearance.
+        escaped: characters that field texts must escape besides the reserved ones.
+    """
+
+    text: str
+    literals: tuple[str, ...]
+    fields: tuple[Field, ...]
+    escaped: str
+
+    def join(self, texts: Sequence[str]) -> str:
+        """Return the key in which ``texts`` stand for the fields, shortened if it is over 200 bytes."""
+        parts = [self.literals[0]]
+        for text, literal in zip(texts, self.literals[1:], strict=True):
+            parts += (text, literal)
+        return shorten("".join(parts))
+
+
+def parse_template(text: str, parameters: Sequence[str]) -> Template:
+    """Return the parsed template.
+
+    Args:
+        text: such as ``"user:{user_id}"``; ``{{`` and ``}}`` write literal braces.
+        parameters: names of the function's parameters.
+
+    Raises:
+        ConfigurationError: unbalanced braces, a field that is no parameter, a conversion or format, or no field at all
+            for a function that has parameters.
+    """
+    try:
+        parsed = list(Formatter().parse(text))
+    except ValueError:
+        raise ConfigurationError(
+            "key", text, "braces come in pairs", "write {name} for a field and {{ }} for literal braces"
+        ) from None
+    literals, fields = [""], list[Field]()
+    for literal, name, form, conversion in parsed:
+        literals[-1] += literal
+        if name is not None:
+            fields.append(
+                _parse_field(text, name + (f"!{conversion}" if conversion else "") + (form or ""), parameters)
+            )
+            literals.append("")
+    if parameters and not fields:
+        raise ConfigurationError(
+            "key", text, "a template without a field gives every call one key", f"add {{{parameters[0]}}} or {{hash}}"
+        )
+    return Template(text, *_with_borders(literals, fields))
+
+
+def _parse_field(text: str, name: str, parameters: Sequence[str]) -> Field:
+    head, *path = name.split(".")
+    if not all(part.isidentifier() for part in (head, *path)):
+        raise ConfigurationError(
+            "key", text, "a field is a parameter or an attribute of one", "write {name} or {name.attribute}, no format"
+        )
+    if head not in parameters and (head != HASH or path):
+        known = ", ".join(f"{{{parameter}}}" for parameter in parameters)
+        raise ConfigurationError(
+            "key", text, f"{{{name}}} names no parameter", f"use one of {known or 'none'}, {{hash}}"
+        )
+    return Field(head, tuple(path))
+
+
+def _with_borders(literals: list[str], fields: list[Field]) -> tuple[tuple[str, ...], tuple[Field, ...], str]:
+    """Make every two neighbouring fields tell apart: by a reserved separator, an escaped one, or a border mark."""
+    escaped = ""
+    for index in range(1, len(fields)):
+        between = literals[index]
+        if any(character in _RESERVED for character in between):
+            continue
+        separator = next((character for character in between if character in _SEPARATORS), None)
+        if separator is None:
+            literals[index] = "%." + between
+        else:
+            escaped += separator
+    return tuple(literals), tuple(fields), escaped
+
+
+def field_text(value: object, *, bare: type | None, typed: bool, secret: bytes, escaped: str = "") -> str:
+    """Return the text that stands for ``value`` in a key.
+
+    Args:
+        value: the argument.
+        bare: the annotated type, whose values are written without a tag; ``None``: not annotated.
+        typed: keep types apart that Python calls equal.
+        secret: key of the digests (from the namespace).
+        escaped: further characters to escape.
+
+    Raises:
+        TypeError: a value of a type that cannot be part of a key.
+    """
+    if isinstance(value, str) and not (typed and type(value) is not str):
+        tag = "" if _bare_text(value, bare) else "%s"
+        return tag + _escape(str.__str__(value), escaped)
+    if isinstance(value, _NUMBERS) and not (typed and type(value) is not (bare or int)):
+        return _number(value, bare, escaped)
+    return _tagged(value, bare=bare, typed=typed, secret=secret, escaped=escaped)
+
+
+def _bare_text(value: str, bare: type | None) -> bool:
+    return bare is str or (bare is None and _READS_LIKE_ANOTHER.fullmatch(value) is None)
+
+
+def _number(value: Any, bare: type | None, escaped: str) -> str:
+    text = number_text(value)
+    plain = (bare is None and _READS_LIKE_ANOTHER.fullmatch(text)) or bare in {bool, int, float, Decimal}
+    return ("" if plain else "%n") + _escape(text, escaped)
+
+
+def _tagged(value: object, *, bare: type | None, typed: bool, secret: bytes, escaped: str) -> str:
+    if value is None:
+        return "%z"
+    if type(value) is UUID:
+        return ("" if bare in {None, UUID} else "%u") + _escape(str(value), escaped)
+    if type(value) is datetime:
+        return "%t" + _escape(moment_text(value), escaped)
+    if type(value) is date:
+        return "%t" + _escape(value.isoformat(), escaped)
+    if isinstance(value, UUID | date) and not typed and not isinstance(value, Enum):
+        return _tagged(_plain(value), bare=bare, typed=typed, secret=secret, escaped=escaped)
+    return "%k" + digest(canonical(value, typed=typed), key=secret)
+
+
+def _plain(value: UUID | date) -> UUID | date:
+    """Return an instance of a subclass as one of the accepted type itself."""
+    if isinstance(value, UUID):
+        return UUID(int=value.int)
+    if isinstance(value, datetime):
+        return datetime.fromisoformat(datetime.isoformat(value))
+    return date.fromordinal(value.toordinal())
+
+
+def _escape(text: str, also: str) -> str:
+    if text.isalnum() and text.isascii():
+        return text
+    return "".join(_escape_character(character, also) for character in text)
+
+
+def _escape_character(character: str, also: str) -> str:
+    if character in _RESERVED or character in also or ord(character) in _SURROGATES:
+        return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+    return character
+
+
+def shorten(key: str) -> str:
+    """Return ``key``, or for more than 200 bytes its readable head and the 128-bit digest of the whole."""
+    data = key.encode("utf-8", "surrogatepass")
+    if len(data) <= _LONGEST_BYTES:
+        return key
+    return data[:_HEAD_BYTES].decode("utf-8", "ignore") + "%~" + digest(data, key=b"isp_perf.long")
+
+
+def wire_key(prefix: str, key: str) -> str:
+    """Return the key under which the remote level stores the logical ``key``."""
+    return prefix + key
+
+
+def field_value(field: Field, values: Mapping[str, object]) -> object:
+    """Return what ``field`` stands for among the bound ``values``."""
+    value = values[field.name]
+    for name in field.path:
+        value = getattr(value, name)
+    return value

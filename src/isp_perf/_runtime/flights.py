@@ -1,0 +1,193 @@
+"""Single-flight: concurrent loads of one key become one load.
+
+The first caller, the leader, loads inline: in its own task or thread, context and traceback; nothing is created until
+somebody joins. Everyone who joins gets a waiter of its own, so a cancelled waiter disturbs nobody. If the leader is
+cancelled, one waiter takes over.
+
+A table holds the *attached* flight of each key. ``detach`` is the fence: whatever a detached flight loads is given to
+those who were already waiting, and is never stored; who comes later starts a new flight.
+
+Re-entrance: a context variable names the innermost flight that is being led. Joining a flight that waits, directly or
+through others, for one that this context leads can never end, and raises ``CacheRecursionError`` instead.
+"""
+
+import asyncio
+import copy
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any, Final, Protocol
+
+from isp_perf._runtime.drive import Failure
+from isp_perf.errors import CacheRecursionError
+
+__all__ = ["LEADING", "TAKE_OVER", "Flight", "TaskWaiter", "ThreadWaiter", "Waiter", "own_copy"]
+
+TAKE_OVER: Final = object()
+_PENDING: Final = object()
+
+
+class Waiter(Protocol):
+    """One caller that waits for a flight."""
+
+    outcome: Any
+
+    @property
+    def wait(self) -> Callable[[], Any]:
+        """The step to yield: it ends when ``wake`` was called."""
+        ...
+
+    def wake(self, outcome: Any, /) -> bool:
+        """Hand over the outcome from any thread; ``False`` if nobody can receive it any more."""
+        ...
+
+
+class ThreadWaiter:
+    """Waits in a thread."""
+
+    __slots__ = ("_gate", "outcome")
+
+    def __init__(self) -> None:
+        self.outcome: Any = _PENDING
+        self._gate = Lock()
+        self._gate.acquire()
+
+    def wait(self) -> Any:
+        """Block until woken and return the outcome."""
+        with self._gate:
+            return self.outcome
+
+    def wake(self, outcome: Any) -> bool:
+        """Set the outcome and let the thread go on."""
+        self.outcome = outcome
+        self._gate.release()
+        return True
+
+
+class TaskWaiter:
+    """Waits in a task; may be woken from any thread and any loop."""
+
+    __slots__ = ("_future", "_loop", "outcome")
+
+    def __init__(self) -> None:
+        self.outcome: Any = _PENDING
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self._loop.create_future()
+
+    async def wait(self) -> Any:
+        """Wait until woken and return the outcome."""
+        await self._future
+        return self.outcome
+
+    def wake(self, outcome: Any) -> bool:
+        """Set the outcome and schedule the task; ``False`` if its loop is closed."""
+        if self._loop.is_closed() or self._future.cancelled():
+            return False
+        self.outcome = outcome
+        if running_loop() is self._loop:
+            self._release()
+            return True
+        try:
+            self._loop.call_soon_threadsafe(self._release)
+        except RuntimeError:  # closed between the question and the call
+            return False
+        return True
+
+    def _release(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+class Flight:
+    """One load in progress. Every method needs the lock of the table it is in.
+
+    Attributes:
+        attached: whether its result may be stored.
+        loop: the loop its leader runs in; ``None`` for a thread.
+        name: what is loaded, for the recursion error: the function, never the key.
+    """
+
+    __slots__ = ("attached", "loop", "name", "parent", "waiters", "waits_for")
+
+    def __init__(self, name: str, parent: "Flight | None", loop: asyncio.AbstractEventLoop | None) -> None:
+        self.name = name
+        self.parent = parent
+        self.loop = loop
+        self.attached = True
+        self.waiters: list[Waiter] = []
+        self.waits_for: list[Flight] = []
+
+    def abandoned(self) -> bool:
+        """Tell whether the leader's loop was closed under it, so that it can never finish."""
+        return self.loop is not None and self.loop.is_closed()
+
+    def join_locked(self, waiter: Waiter, joiner: "Flight | None") -> None:
+        """Let ``waiter`` wait; ``joiner`` is the flight its context leads.
+
+        Raises:
+            CacheRecursionError: the flight waits for its own caller.
+        """
+        if joiner is not None:
+            if self._waits_for_any(set(_line(joiner))):
+                raise CacheRecursionError(f"{self.name} asked for the key that it is loading")
+            for flight in _line(joiner):
+                flight.waits_for.append(self)
+        self.waiters.append(waiter)
+
+    def leave_locked(self, waiter: Waiter, joiner: "Flight | None") -> None:
+        """Take note that ``waiter`` waits no longer."""
+        for flight in _line(joiner):
+            flight.waits_for.remove(self)
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)
+
+    def hand_over_locked(self) -> bool:
+        """Make the first waiter that can still run the leader; ``False`` if there is none."""
+        while self.waiters:
+            if self.waiters.pop(0).wake(TAKE_OVER):
+                return True
+        return False
+
+    def _waits_for_any(self, leaders: "set[Flight]") -> bool:
+        seen: set[Flight] = set()
+        ahead: list[Flight] = [self]
+        while ahead:
+            flight = ahead.pop()
+            if flight in leaders:
+                return True
+            if flight not in seen:
+                seen.add(flight)
+                ahead += flight.waits_for
+        return False
+
+
+def _line(flight: Flight | None) -> list[Flight]:
+    """Return ``flight`` and those that led to it."""
+    line: list[Flight] = []
+    while flight is not None:
+        line.append(flight)
+        flight = flight.parent
+    return line
+
+
+LEADING: Final[ContextVar[Flight | None]] = ContextVar("isp_perf_leading", default=None)
+
+
+def own_copy(failure: Failure) -> Failure:
+    """Return the failure for one waiter: its own exception, caused by the leader's, so that no traceback grows."""
+    twin = error = failure.error
+    with suppress(Exception):  # a constructor that cannot be repeated: user code may raise anything here
+        twin = copy.copy(error)
+    if type(twin) is not type(error) or twin is error:
+        return Failure(error.with_traceback(None))
+    twin.__cause__ = error
+    return Failure(twin.with_traceback(None))

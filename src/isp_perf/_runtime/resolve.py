@@ -1,0 +1,28 @@
+"""Turns a Redis address into a remote level, so that no feature names its sibling."""
+
+from importlib import import_module
+
+from isp_perf.errors import ConfigurationError
+from isp_perf.typing import RemoteLevel
+
+__all__ = ["remote_level"]
+
+
+def remote_level(redis: object) -> RemoteLevel | None:
+    """Return the remote level that ``redis`` means.
+
+    Args:
+        redis: ``None`` for no remote level, a URL, or a remote level, which is returned as it is.
+
+    Raises:
+        ConfigurationError: anything else, or a URL the Redis room refuses.
+    """
+    if redis is None:
+        return None
+    if isinstance(redis, str):
+        redis = import_module("isp_perf.redis").RedisPool(redis)
+    if not isinstance(redis, RemoteLevel):
+        raise ConfigurationError(
+            "redis", type(redis).__name__, "a URL, a RedisPool, a RemoteLevel or None", 'pass "redis://host:6379/0"'
+        )
+    return redis

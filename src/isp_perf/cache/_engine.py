@@ -1,0 +1,89 @@
+"""The levels of one manager together, and what one call asks of them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from isp_perf.cache._codec import MsgpackCodec
+from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._local import Keyed, LocalLevel, Store
+from isp_perf.cache._remote import SecondLevel
+from isp_perf.typing import Clock, Codec
+
+__all__ = ["Call", "Engine", "Source"]
+
+
+class Source(Keyed, Protocol):
+    """Where values come from: a decorated function, or a key with its loader.
+
+    Attributes:
+        label: what to call it in errors: the function, never the key.
+        policy: how long and when its values are kept.
+    """
+
+    label: str
+    policy: CachePolicy
+
+    @property
+    def local_only(self) -> bool:
+        """Whether its keys mean nothing in another process."""
+        ...
+
+    @property
+    def codec(self) -> Codec | MsgpackCodec:
+        """How its values become bytes."""
+        ...
+
+    def step(self, values: tuple[Any, ...], /) -> Callable[[], Any]:
+        """Return the call of the loader as a step."""
+        ...
+
+
+class Call(NamedTuple):
+    """One call that the wrapper could not answer.
+
+    Attributes:
+        source: where the value comes from.
+        store: where it is kept.
+        slot: its key there.
+        native: whether the slot is the arguments themselves.
+        values: the bound arguments.
+    """
+
+    source: Source
+    store: Store
+    slot: Any
+    native: bool
+    values: tuple[Any, ...]
+
+    def key(self) -> str:
+        """Return the logical key."""
+        return self.source.key_of(self.slot, self.store.token)
+
+
+class Engine:
+    """The levels behind a manager.
+
+    Attributes:
+        local: the local level.
+        second: the remote level; ``None`` without one.
+        prefix: the namespace.
+        wall: seconds that all processes share, for the moment of expiry in frames.
+    """
+
+    __slots__ = ("local", "prefix", "second", "wall")
+
+    def __init__(self, local: LocalLevel) -> None:
+        self.local = local
+        self.second: SecondLevel | None = None
+        self.wall: Clock = local.clock
+        self.prefix = ""
+
+    def digest_key(self) -> bytes:
+        """Return the key of the digests in cache keys: the same in every process of the namespace."""
+        return self.prefix.encode()[:64]
+
+    def ops(self, *, tasks: bool) -> Any:
+        """Return the remote level for tasks or for threads."""
+        if self.second is None:
+            return None
+        return self.second.level if tasks else self.second.level.blocking

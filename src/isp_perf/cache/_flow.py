@@ -1,0 +1,229 @@
+"""What happens when the wrapper did not find the value: one flow for both colours.
+
+    look again under the lock -> join the load in progress, or lead: remote level, loader, remote level, local level
+
+The flow returns the value, or a ``Failure`` that the caller raises in its own frame.
+"""
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from functools import partial
+from random import SystemRandom
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Final, cast
+
+from isp_perf._core.frames import frame, unframe
+from isp_perf._runtime.drive import Failure, without_frame
+from isp_perf._runtime.flights import LEADING, TAKE_OVER, Flight, TaskWaiter, ThreadWaiter, Waiter, own_copy
+from isp_perf.cache._codec import UNTYPED_SHAPE
+from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._engine import Call, Engine
+from isp_perf.errors import CodecError
+
+__all__ = ["MISSING", "Flow", "decoded", "fetch", "keep_remote", "lifetime", "local_ttl"]
+
+Flow = Generator[Callable[[], Any], Any, Any]
+MISSING: Final = object()
+_ONE_WAY: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and handed on as a Failure
+_random: Final = SystemRandom()
+
+
+def fetch(engine: Engine, call: Call, *, tasks: bool, reload: bool = False) -> Flow:
+    """Return the value of ``call`` from the local level, from a load in progress, or from a load of its own."""
+    outer = LEADING.get()
+    local = engine.local
+    waiter: Waiter | None = None
+    with local.lock:
+        entry = None if reload else local.find_locked(call.store, call.slot)
+        if entry is not None:
+            entry.hits += 1
+            return entry.value
+        flight = call.store.flights.get(call.slot)
+        if flight is None or flight.abandoned():
+            flight = _take_off_locked(call, flight, outer)
+            flight.loop = asyncio.get_running_loop() if tasks else None
+        else:
+            waiter = TaskWaiter() if tasks else ThreadWaiter()
+            flight.join_locked(waiter, outer)
+            _count_join(engine, call)
+    if waiter is not None:
+        outcome = yield from _wait(engine, call, flight=flight, waiter=waiter)
+        if outcome is not TAKE_OVER:
+            return outcome
+        flight.parent = outer
+        flight.loop = asyncio.get_running_loop() if tasks else None
+    return (yield from _lead(engine, call, flight, reload=reload))
+
+
+def _count_join(engine: Engine, call: Call) -> None:
+    for counters in (engine.local.counters, call.source.counters):
+        counters.misses += 1
+        counters.joined += 1
+
+
+def _take_off_locked(call: Call, old: Flight | None, outer: Flight | None) -> Flight:
+    """Attach a new flight; who waited for one whose leader is gone for good waits for this one."""
+    flight = Flight(call.source.label, outer, None)
+    if old is not None:
+        flight.waiters, old.waiters = old.waiters, []
+        old.attached = False
+    call.store.flights[call.slot] = flight
+    return flight
+
+
+def _land_locked(call: Call, flight: Flight) -> None:
+    """Detach the flight at its end."""
+    if call.store.flights.get(call.slot) is flight:
+        del call.store.flights[call.slot]
+
+
+def _wait(engine: Engine, call: Call, *, flight: Flight, waiter: Waiter) -> Flow:
+    """Wait for the flight's outcome; a waiter that leaves although it was just made leader passes that on."""
+    joiner = LEADING.get()
+    try:
+        outcome = yield waiter.wait
+    except BaseException:
+        with engine.local.lock:
+            flight.leave_locked(waiter, joiner)
+            if waiter.outcome is TAKE_OVER and not flight.hand_over_locked():
+                _land_locked(call, flight)
+        raise
+    with engine.local.lock:
+        flight.leave_locked(waiter, joiner)
+    return own_copy(outcome) if outcome.__class__ is Failure else outcome
+
+
+def _lead(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
+    """Find the value for everyone who waits."""
+    outer = LEADING.get()
+    LEADING.set(flight)
+    try:
+        value = yield from _obtain(engine, call, flight, reload=reload)
+    except _EVERY_OUTCOME as error:
+        LEADING.set(outer)
+        return _fail(engine, call, flight=flight, error=error)
+    LEADING.set(outer)
+    for waiter in flight.waiters:
+        waiter.wake(value)
+    return value
+
+
+def _fail(engine: Engine, call: Call, *, flight: Flight, error: BaseException) -> Failure:
+    """Give an error to everyone who waits; a cancellation concerns the leader alone, and one waiter takes over."""
+    failure = Failure(error)
+    waiters: list[Waiter] = []
+    with engine.local.lock:
+        if isinstance(error, Exception):
+            waiters = flight.waiters
+            _land_locked(call, flight)
+        elif not flight.hand_over_locked():
+            _land_locked(call, flight)
+    for waiter in waiters:
+        waiter.wake(failure)
+    return failure
+
+
+def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
+    """Return the value from the remote level or the loader; at the end the flight has landed."""
+    remote = engine.second is not None and not call.source.local_only
+    if remote and not reload:
+        found = yield from remote_value(engine, call, ops=engine.ops(tasks=flight.loop is not None))
+        if found is not MISSING:
+            value, rest = found
+            _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, rest))
+            engine.local.counters.remote_hits += 1
+            call.source.counters.remote_hits += 1
+            return value
+    value = yield from _load(engine, call)
+    ttl = lifetime(call.source.policy, value)
+    if remote and ttl:
+        yield from keep_remote(engine, call, flight, value=value, ttl=ttl)
+    _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, ttl))
+    return value
+
+
+def _load(engine: Engine, call: Call) -> Flow:
+    """Call the loader and count it."""
+    clock = engine.local.clock
+    started = clock()
+    try:
+        value = yield call.source.step(call.values)
+    except BaseException as error:
+        _count_load(engine, call, clock() - started, failed=1)
+        without_frame(error)
+        raise
+    _count_load(engine, call, clock() - started, failed=0)
+    _refuse(value)
+    return value
+
+
+def _count_load(engine: Engine, call: Call, spent: float, *, failed: int) -> None:
+    for counters in (engine.local.counters, call.source.counters):
+        counters.misses += 1
+        counters.loads += 1
+        counters.errors += failed
+        counters.load_seconds += spent
+
+
+def _refuse(value: object) -> None:
+    """Refuse what must not be kept: results that can be used once, and objects bound to a database session."""
+    sample = next(iter(cast("list[object]", value)), None) if type(value) is list else value
+    if isinstance(value, _ONE_WAY) or hasattr(sample, "_sa_instance_state"):
+        raise CodecError(f"a {type(sample).__qualname__} must not be cached; return plain data instead")
+
+
+def _store(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float) -> None:
+    """Keep the value in the local level, unless the flight was detached, and end the flight."""
+    local = engine.local
+    with local.lock:
+        if flight.attached and ttl > 0:
+            local.insert_locked(call.store, call.slot, value, ttl=ttl, native=call.native)
+        _land_locked(call, flight)
+
+
+def lifetime(policy: CachePolicy, value: Any) -> float:
+    """Return for how many seconds ``value`` is to be kept; 0 for not at all."""
+    ttl = float(policy.cache_none) if value is None and policy.cache_none is not True else policy.fresh
+    if policy.when is not None and not policy.when(value):
+        return 0.0
+    return ttl * (1 - policy.jitter * _random.random()) if policy.jitter else ttl
+
+
+def local_ttl(policy: CachePolicy, ttl: float) -> float:
+    """Return how long the local level keeps what the remote one keeps for ``ttl`` seconds."""
+    return ttl if policy.local is None else min(ttl, policy.local)
+
+
+def remote_value(engine: Engine, call: Call, *, ops: Any) -> Flow:
+    """Return the remote level's value and the seconds it has left, or ``MISSING``."""
+    if engine.second is None:
+        return MISSING
+    data = yield from engine.second.read(ops, call.key())
+    return MISSING if data is None else decoded(engine, call, data)
+
+
+def decoded(engine: Engine, call: Call, data: bytes) -> Any:
+    """Return the value in ``data`` and the seconds it has left, or ``MISSING`` for anything that is not ours."""
+    codec = call.source.codec
+    framed = unframe(data, shape=getattr(codec, "shape", UNTYPED_SHAPE))
+    if framed is None:
+        return MISSING
+    rest = min(framed.expires - engine.wall(), call.source.policy.fresh)
+    if rest <= 0:
+        return MISSING
+    with suppress(Exception):  # a codec may raise anything for foreign bytes: that is a miss
+        return codec.decode(framed.payload), rest
+    return MISSING
+
+
+def keep_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float) -> Flow:
+    """Write the value to the remote level; taken back if the flight is detached meanwhile."""
+    codec = call.source.codec
+    shape = getattr(codec, "shape", UNTYPED_SHAPE)
+    data = frame(codec.encode(value), shape=shape, expires=engine.wall() + ttl)
+    if engine.second is not None and flight.attached:
+        ops = engine.ops(tasks=flight.loop is not None)
+        valid = partial(getattr, flight, "attached")
+        yield from engine.second.write(ops, call.key(), data, ttl=ttl, valid=valid)

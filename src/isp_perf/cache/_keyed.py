@@ -1,0 +1,207 @@
+"""What is done by logical key: get, set, delete, invalidate, clear; flows for both colours."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakSet
+
+from isp_perf._core.globs import glob_pattern
+from isp_perf._runtime.flights import Flight
+from isp_perf.cache._codec import MsgpackCodec
+from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._engine import Call, Engine
+from isp_perf.cache._flow import MISSING, Flow, decoded, fetch, keep_remote, lifetime, local_ttl
+from isp_perf.cache._local import Store
+from isp_perf.cache._site import Site
+from isp_perf.cache._stats import Counters
+from isp_perf.typing import Clock, Codec
+
+__all__ = ["KeySource", "Keys"]
+
+
+class KeySource:
+    """Values stored under keys of the user's own.
+
+    Args:
+        policy: how long they are kept.
+        loader: fills a missing key; a function without arguments, sync or async.
+        counters: what it counts into.
+    """
+
+    local_only = False
+    hit_clock: Clock | None = None
+
+    def __init__(self, policy: CachePolicy, counters: Counters, loader: Callable[[], Any] | None) -> None:
+        self.policy = policy
+        self.counters = counters
+        self.label = str(getattr(loader, "__qualname__", type(loader).__qualname__))
+        self._loader = loader
+        self._codec = policy.codec
+
+    @property
+    def codec(self) -> Codec | MsgpackCodec:
+        """The policy's codec, or the one for plain values."""
+        if self._codec is None:
+            self._codec = MsgpackCodec()
+        return self._codec
+
+    def key_of(self, slot: Any, token: str) -> str:
+        """Return the logical key, which the slot holds."""
+        return token + str(slot[0])
+
+    def step(self, _values: tuple[Any, ...], /) -> Callable[[], Any]:
+        """Return the loader as a step of a task."""
+        return self._load
+
+    async def _load(self) -> Any:
+        value = self._loader() if self._loader is not None else None
+        return await value if inspect.isawaitable(value) else value
+
+
+class Keys:
+    """The by-key operations of one manager.
+
+    Args:
+        engine: the levels.
+        sites: the decorated functions.
+    """
+
+    def __init__(self, engine: Engine, sites: "WeakSet[Site]") -> None:
+        self._engine = engine
+        self._sites = sites
+        self._counters = Counters()
+        self._writes: dict[Flight, str] = {}
+        self.store = Store(KeySource(CachePolicy(), self._counters, None), "")
+
+    def call(self, key: str, policy: CachePolicy, loader: Callable[[], Any] | None) -> Call:
+        """Return a call for ``key``."""
+        return Call(KeySource(policy, self._counters, loader), self.store, (key,), native=False, values=())
+
+    def read(self, keys: Iterable[str], policy: CachePolicy, *, tasks: bool) -> Flow:
+        """Return the values of those ``keys`` that either level has."""
+        found: dict[str, Any] = {}
+        missing: list[str] = []
+        local = self._engine.local
+        with local.lock:
+            index = local.index_locked()
+            for key in dict.fromkeys(keys):
+                entry = index.get(key)
+                if entry is not None and local.clock() < entry.due:
+                    entry.hits += 1
+                    found[key] = entry.value
+                else:
+                    missing.append(key)
+        if missing and self._engine.second is not None:
+            data = yield from self._engine.second.read_many(self._engine.ops(tasks=tasks), missing)
+            for key, framed in data.items():
+                self._take(found, self.call(key, policy, None), framed)
+        local.counters.misses += len(set(missing) - found.keys())
+        return found
+
+    def _take(self, found: dict[str, Any], call: Call, framed: bytes) -> None:
+        result = decoded(self._engine, call, framed)
+        if result is MISSING:
+            return
+        value, rest = result
+        found[call.slot[0]] = value
+        local = self._engine.local
+        with local.lock:
+            local.insert_locked(call.store, call.slot, value, ttl=rest, native=False)
+            local.counters.remote_hits += 1
+
+    def write(self, key: str, value: Any, policy: CachePolicy, *, tasks: bool) -> Flow:
+        """Store ``value`` under ``key`` in both levels; loads of it in progress are not stored."""
+        call = self.call(key, policy, None)
+        yield from self.write_call(call, value, tasks=tasks)
+
+    def write_call(self, call: Call, value: Any, *, tasks: bool) -> Flow:
+        """Store ``value`` as the result of ``call``."""
+        ttl = lifetime(call.source.policy, value)
+        local, key = self._engine.local, call.key()
+        written = Flight(call.source.label, None, asyncio.get_running_loop() if tasks else None)
+        with local.lock:
+            self._detach_locked({key}.__contains__)
+            self._replace_locked(call, key, value=value, ttl=local_ttl(call.source.policy, ttl))
+            self._writes[written] = key
+        try:
+            if ttl and not call.source.local_only:
+                yield from keep_remote(self._engine, call, written, value=value, ttl=ttl)
+            elif self._engine.second is not None:
+                yield from self._engine.second.delete(self._engine.ops(tasks=tasks), (key,))
+        finally:
+            self._writes.pop(written, None)
+
+    def invalidate(self, keys: Iterable[str], *, tasks: bool) -> Flow:
+        """Remove ``keys`` everywhere and return whether the remote level knows."""
+        gone = dict.fromkeys(keys)
+        local = self._engine.local
+        with local.lock:
+            self._detach_locked(gone.__contains__)
+            for key in gone:
+                entry = local.index_locked().get(key)
+                if entry is not None:
+                    local.invalidate_locked(entry)
+        if self._engine.second is None or not gone:
+            return True
+        return (yield from self._engine.second.delete(self._engine.ops(tasks=tasks), gone))
+
+    def invalidate_pattern(self, glob: str, *, tasks: bool) -> Flow:
+        """Remove every key that matches the Redis glob and return whether the remote level knows."""
+        matches = glob_pattern(glob).fullmatch
+        local = self._engine.local
+        with local.lock:
+            self._detach_locked(lambda key: matches(key) is not None)
+            for entry in local.living_locked():
+                if matches(local.key_of(entry)):
+                    local.invalidate_locked(entry)
+        if self._engine.second is None:
+            return True
+        return (yield from self._engine.second.delete_pattern(self._engine.ops(tasks=tasks), glob))
+
+    def supersede(self, key: str) -> None:
+        """Let no load of ``key`` that is in progress be stored."""
+        with self._engine.local.lock:
+            self._detach_locked({key}.__contains__)
+
+    def supersede_all_locked(self) -> None:
+        """Let nothing that is in progress be stored."""
+        self._detach_locked(lambda _: True)
+
+    def reload(self, call: Call, *, tasks: bool) -> Flow:
+        """Load and store the value of ``call``, whatever is cached."""
+        return (yield from fetch(self._engine, call, tasks=tasks, reload=True))
+
+    def peek(self, call: Call, default: Any, *, tasks: bool) -> Flow:
+        """Return the cached value of ``call`` without loading, or ``default``; counts as nothing."""
+        local = self._engine.local
+        with local.lock:
+            entry = local.find_locked(call.store, call.slot)
+            if entry is not None:
+                return entry.value
+        if self._engine.second is None or call.source.local_only:
+            return default
+        data = yield from self._engine.second.read(self._engine.ops(tasks=tasks), call.key())
+        result: Any = MISSING if data is None else decoded(self._engine, call, data)
+        return default if result is MISSING else result[0]
+
+    def _replace_locked(self, call: Call, key: str, *, value: Any, ttl: float) -> None:
+        """Put the value where the key already lives, so that the function it belongs to finds it."""
+        local = self._engine.local
+        entry = local.index_locked().get(key)
+        if entry is not None:
+            call = call._replace(store=entry.home, slot=entry.slot, native=entry.slot in entry.home.hot)
+            local.remove_locked(entry)
+        if ttl > 0:
+            local.insert_locked(call.store, call.slot, value, ttl=ttl, native=call.native)
+
+    def _detach_locked(self, gone: Callable[[str], bool]) -> None:
+        """Detach every load and write in progress whose key is ``gone``: it may finish, and is not kept."""
+        for store in (self.store, *(store for site in self._sites for store in site.stores())):
+            for slot, flight in list(store.flights.items()):
+                if gone(store.owner.key_of(slot, store.token)):
+                    flight.attached = False
+                    del store.flights[slot]
+        for written, key in list(self._writes.items()):
+            if gone(key):
+                written.attached = False

@@ -1,0 +1,310 @@
+"""The manager: configuration, the decorator, and everything done by key."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic, time
+from types import TracebackType
+from typing import Any, Self, TypedDict, TypeVar, Unpack, cast
+from weakref import WeakSet
+
+from isp_perf._runtime.drive import adrive
+from isp_perf._runtime.resolve import remote_level
+from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
+from isp_perf.cache._decorator import CacheDecorator, decorate, unwrapped
+from isp_perf.cache._engine import Engine
+from isp_perf.cache._flow import fetch
+from isp_perf.cache._keyed import Keys
+from isp_perf.cache._local import LocalLevel
+from isp_perf.cache._receipt import Receipt, WarmReport
+from isp_perf.cache._remote import SecondLevel
+from isp_perf.cache._site import Site
+from isp_perf.cache._stats import CacheStats, snapshot
+from isp_perf.errors import ConfigurationError
+from isp_perf.typing import Clock, RemoteLevel
+
+__all__ = ["CacheManager", "ManagerOptions"]
+
+T = TypeVar("T")
+
+
+class ManagerOptions(TypedDict, total=False):
+    """The keywords of ``CacheManager``."""
+
+    redis: RemoteLevel | str | None
+    namespace: str
+    schema: int | str
+    max_entries: int
+    policy: CachePolicy
+    clock: Clock
+
+
+class CacheManager:
+    """A cache of two levels: this process's memory, and optionally Redis behind it.
+
+    Args:
+        name: a label, used in nothing but ``repr``; repeats are allowed.
+        redis: a ``RedisPool`` or another ``RemoteLevel``, or a URL; default ``None``: local only.
+        namespace: first part of every key in Redis; default ``"isp"``. Not empty, no colon.
+        schema: second part; change it and all old entries are misses. Default 1.
+        max_entries: room in the local level, >= 1; default 10,000. Eviction is S3-FIFO.
+        policy: what holds where a function says nothing else.
+        clock: monotonic seconds; another clock than ``time.monotonic`` makes expiry exact, compared on each hit.
+
+    Raises:
+        ConfigurationError: a setting out of range.
+    """
+
+    def __init__(self, name: str = "default", **options: Unpack[ManagerOptions]) -> None:
+        self.name = name
+        self._options: ManagerOptions = {}
+        self._engine = Engine(LocalLevel(_ROOM, monotonic))
+        self._sites: WeakSet[Site] = WeakSet()
+        self._keys = Keys(self._engine, self._sites)
+        self._resolved: tuple[object, RemoteLevel | None] = (None, None)
+        self.configure(**options)
+
+    def configure(self, **options: Unpack[ManagerOptions]) -> None:
+        """Change settings, before or between uses; settings not given stay. Entries of the local level are dropped.
+
+        Raises:
+            ConfigurationError: a setting out of range; nothing has changed then.
+        """
+        chosen: ManagerOptions = {**self._options, **options}
+        _check(cast("Mapping[str, object]", chosen))
+        clock = chosen.get("clock", monotonic)
+        redis = chosen.get("redis")
+        if self._resolved[0] is not redis:
+            self._resolved = (redis, remote_level(redis))
+        self._options = chosen
+        namespace = chosen.get("namespace", "isp")
+        prefix = f"{namespace}:{chosen.get('schema', 1)}:"
+        engine, level = self._engine, self._resolved[1]
+        with engine.local.lock:
+            self._keys.supersede_all_locked()
+            engine.local.configure_locked(chosen.get("max_entries", _ROOM), clock)
+            engine.second = None if level is None else SecondLevel(level, prefix, clock)
+            engine.prefix = namespace
+            engine.wall = time if clock is monotonic else clock
+
+    @property
+    def policy(self) -> CachePolicy:
+        """What holds where a function says nothing else."""
+        return self._options.get("policy", _DEFAULTS)
+
+    def cached(self, key: str | None = None, **policy: Unpack[PolicyOptions]) -> CacheDecorator:
+        """Return a decorator that caches the results of a function.
+
+        Args:
+            key: template such as ``"user:{user_id}"``; ``{hash}`` stands for all arguments. Default: the function's
+                qualified name and ``{hash}``.
+            **policy: fields of ``CachePolicy``.
+
+        Raises:
+            ConfigurationError: when it decorates: a template that does not fit the function or belongs to another
+                function, a policy out of range, a generator.
+        """
+        chosen = policy_with(self.policy, **policy)
+
+        def decorator(function: Callable[..., Any], /) -> Any:
+            site = Site(self._engine, function, template=key, policy=chosen)
+            self._refuse_rival(site)
+            self._sites.add(site)
+            return decorate(site.wrapper(), site, self._keys, receipt=self._receipt)
+
+        return cast("CacheDecorator", decorator)
+
+    async def get(self, key: str, default: Any = None) -> Any:
+        """Return the value under the logical ``key`` from either level, or ``default``; loads nothing."""
+        return (await adrive(self._keys.read((key,), self.policy, tasks=True))).get(key, default)
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those ``keys`` that either level has; at most one round trip."""
+        found: dict[str, Any] = await adrive(self._keys.read(keys, self.policy, tasks=True))
+        return found
+
+    async def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:
+        """Store ``value`` under ``key`` in both levels.
+
+        Args:
+            key: the logical key.
+            value: what to store.
+            ttl: seconds >= 0; default: the manager's policy.
+
+        Raises:
+            ConfigurationError: a negative ttl.
+            CodecError: there is a remote level, and the value would not come back from it.
+        """
+        await adrive(self._keys.write(key, value, self._policy_for(ttl), tasks=True))
+
+    async def set_many(self, mapping: Mapping[str, Any], *, ttl: float | None = None) -> None:
+        """Store each value of ``mapping`` under its key; see ``set``."""
+        policy = self._policy_for(ttl)
+        await asyncio.gather(
+            *(adrive(self._keys.write(key, value, policy, tasks=True)) for key, value in mapping.items())
+        )
+
+    async def get_or_set(self, key: str, loader: Callable[[], Any], **policy: Unpack[PolicyOptions]) -> Any:
+        """Return the value under ``key``, or what ``loader`` returns, which is then stored.
+
+        Concurrent calls for one key share one load.
+
+        Args:
+            key: the logical key.
+            loader: a function or coroutine function without arguments.
+            **policy: fields of ``CachePolicy``.
+        """
+        call = self._keys.call(key, policy_with(self.policy, **policy), loader)
+        return unwrapped(await adrive(fetch(self._engine, call, tasks=True)))
+
+    async def invalidate(self, *keys: str) -> Receipt:
+        """Remove ``keys`` from both levels; a load of them that has begun is not stored."""
+        return self._receipt(await adrive(self._keys.invalidate(keys, tasks=True)))
+
+    async def delete(self, *keys: str) -> Receipt:
+        """Remove ``keys`` from both levels, as ``invalidate`` does."""
+        return await self.invalidate(*keys)
+
+    async def invalidate_pattern(self, glob: str) -> Receipt:
+        """Remove every key that matches the Redis glob, such as ``"user:*"``; O(number of keys) in Redis."""
+        return self._receipt(await adrive(self._keys.invalidate_pattern(glob, tasks=True)))
+
+    async def clear(self) -> Receipt:
+        """Remove every key of this namespace and schema."""
+        return await self.invalidate_pattern("*")
+
+    async def warm_cache(
+        self,
+        sources: Mapping[str, Mapping[str, Any]],
+        *,
+        concurrency: int = 8,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> WarmReport:
+        """Load values before they are asked for; each is stored under its name as key.
+
+        Args:
+            sources: ``{name: {"fetch_func": loader, "ttl": 3600, ...}}``; besides ``fetch_func``, fields of
+                ``CachePolicy``. Loaders take no argument and may be coroutine functions.
+            concurrency: loaders that run at a time, >= 1; default 8.
+            progress: called with (done, total) after each.
+
+        Raises:
+            ConfigurationError: a source without ``fetch_func``, an unknown field, ``concurrency`` below 1.
+        """
+        return await warm(self, self._keys, sources, concurrency=concurrency, progress=progress)
+
+    def stats(self) -> CacheStats:
+        """Return a snapshot of the statistics; every count is exact."""
+        local, second = self._engine.local, self._engine.second
+        with local.lock:
+            entries = local.living_locked()
+            hits = sum(entry.hits for entry in entries)
+            errors = 0 if second is None else second.errors
+            return snapshot(local.counters, living_hits=hits, size=len(entries), remote_errors=errors)
+
+    async def start(self) -> None:
+        """Deliver what an earlier outage left undelivered. Optional: the first use does the same."""
+        if self._engine.second is not None:
+            await adrive(self._engine.second.settle(self._engine.ops(tasks=True)))
+
+    async def aclose(self) -> None:
+        """Close the remote level if this manager opened it from a URL; later calls open it again."""
+        given, level = self._resolved
+        if isinstance(given, str) and level is not None:
+            await level.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"CacheManager({self.name!r}, entries={len(self._engine.local)})"
+
+    def _policy_for(self, ttl: float | None) -> CachePolicy:
+        return self.policy if ttl is None else policy_with(self.policy, ttl=ttl)
+
+    def _receipt(self, delivered: object) -> Receipt:
+        return Receipt(self._settle, delivered=bool(delivered))
+
+    async def _settle(self) -> bool:
+        second = self._engine.second
+        return second is None or bool(await adrive(second.settle(self._engine.ops(tasks=True))))
+
+    def _refuse_rival(self, site: Site) -> None:
+        for other in self._sites:
+            if other.template == site.template and other.identity != site.identity:
+                raise ConfigurationError(
+                    "key", site.template, f"{other.label} already has this template", "give each function its own"
+                )
+
+
+_ROOM = 10_000
+_DEFAULTS = CachePolicy()
+
+
+def _check(options: Mapping[str, object]) -> None:
+    room = options.get("max_entries", _ROOM)
+    if isinstance(room, bool) or not isinstance(room, int) or room < 1:
+        raise ConfigurationError("max_entries", room, "a whole number >= 1", "pass for example 10_000")
+    namespace = options.get("namespace", "isp")
+    if not isinstance(namespace, str) or not namespace or ":" in namespace:
+        raise ConfigurationError("namespace", namespace, "a text without a colon, not empty", 'pass for example "isp"')
+    if not callable(options.get("clock", monotonic)):
+        raise ConfigurationError("clock", options["clock"], "a function that returns seconds", "pass time.monotonic")
+    if unknown := set(options) - ManagerOptions.__optional_keys__:
+        raise ConfigurationError(
+            min(unknown), "given", "no setting of CacheManager", f"use {sorted(ManagerOptions.__optional_keys__)}"
+        )
+
+
+async def warm(
+    manager: CacheManager,
+    keys: Keys,
+    sources: Mapping[str, Mapping[str, Any]],
+    *,
+    concurrency: int,
+    progress: Callable[[int, int], None] | None,
+) -> WarmReport:
+    """Run the loaders of ``warm_cache``."""
+    if concurrency < 1:
+        raise ConfigurationError("concurrency", concurrency, "a whole number >= 1", "pass for example 8")
+    plans = {name: _warm_plan(manager, name, source) for name, source in sources.items()}
+    gate = asyncio.Semaphore(concurrency)
+    names = tuple(plans)
+    done: list[str] = []
+    started = monotonic()
+
+    async def fill(name: str) -> None:
+        load, policy = plans[name]
+        try:
+            async with gate:
+                value = load()
+                value = await value if inspect.isawaitable(value) else value
+                await adrive(keys.write(name, value, policy, tasks=True))
+        finally:
+            done.append(name)
+            if progress is not None:
+                progress(len(done), len(plans))
+
+    outcomes = await asyncio.gather(*(fill(name) for name in names), return_exceptions=True)
+    fatal = [outcome for outcome in outcomes if outcome is not None and not isinstance(outcome, Exception)]
+    if fatal:
+        raise fatal[0]
+    failed = {name: outcome for name, outcome in zip(names, outcomes, strict=True) if isinstance(outcome, Exception)}
+    loaded = tuple(name for name in names if name not in failed)
+    return WarmReport(loaded=loaded, failed=failed, seconds=monotonic() - started)
+
+
+def _warm_plan(manager: CacheManager, name: str, source: Mapping[str, Any]) -> tuple[Callable[[], Any], CachePolicy]:
+    options = dict(source)
+    load = options.pop("fetch_func", None)
+    if not callable(load):
+        raise ConfigurationError(
+            f"{name}.fetch_func", type(load).__name__, "a function without arguments", 'write {"fetch_func": load}'
+        )
+    return load, policy_with(manager.policy, **cast("PolicyOptions", options))

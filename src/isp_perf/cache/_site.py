@@ -1,0 +1,255 @@
+"""One decorated function: its key plan, its stores, and the wrapper that stands in front of it."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from time import monotonic
+from types import FunctionType
+from typing import Any, Final
+from weakref import ref
+
+from isp_perf._core.canonical import record_fields
+from isp_perf._core.keys import parse_template
+from isp_perf._runtime.drive import Failure, adrive, drive
+from isp_perf._runtime.specialize import parameters, specialize
+from isp_perf.cache._codec import MsgpackCodec, codec_for
+from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._engine import Call, Engine
+from isp_perf.cache._flow import fetch
+from isp_perf.cache._keyplan import KeyPlan, annotated_types
+from isp_perf.cache._local import FINE_TTL, Store
+from isp_perf.cache._stats import CacheStats, Counters, snapshot
+from isp_perf.errors import ConfigurationError
+from isp_perf.typing import Clock, Codec
+
+__all__ = ["Site"]
+
+_POSITIONAL: Final = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+_tokens: Final = count(1)
+
+# The fast lookup is left before anything else runs, so that a loader's error gets no context of ours. Any error of a
+# lookup (an unhashable argument, a strange __hash__) means: the slow path, which names the parameter, has to answer.
+_LOOKUP = """
+try:
+    $entry = {place}[{slot}]
+except $Exception:
+    pass
+else:
+{hit}"""
+_HIT = "$entry.hits += 1\nreturn $entry.value\n"
+_MISS = """
+$outcome = {wait}$miss($values)
+if $outcome.__class__ is $Failure:
+    try:
+        raise $outcome.error
+    finally:
+        del $outcome
+return $outcome
+"""
+
+
+class Site:
+    """One decorated function.
+
+    Args:
+        engine: the manager's levels.
+        function: what is decorated.
+        template: the key template; ``None`` for the qualified name and ``{hash}``.
+        policy: how long results are kept.
+
+    Raises:
+        ConfigurationError: a generator function, a template that does not fit, ``private`` without a field.
+    """
+
+    def __init__(
+        self, engine: Engine, function: Callable[..., Any], *, template: str | None, policy: CachePolicy
+    ) -> None:
+        declared = parameters(function)
+        _refuse_generators(function)
+        self.engine = engine
+        self.function = function
+        self.policy = policy
+        self.label: str = getattr(function, "__qualname__", type(function).__qualname__)
+        self.identity = (getattr(function, "__module__", ""), self.label)
+        self.asynchronous = inspect.iscoroutinefunction(function)
+        self.counters = Counters()
+        self._codec: Codec | MsgpackCodec | None = policy.codec
+        names = [parameter.name for parameter in declared]
+        owner = _owner(function, names)
+        text = template if template is not None else _default_template(function, names)
+        parsed = parse_template(text, names)
+        if policy.private and not parsed.fields:
+            raise ConfigurationError(
+                "private", policy.private, "a private key names whose data it is", "add a field or {hash} to the key"
+            )
+        hashed = any(field.name == "hash" for field in parsed.fields)
+        self.template = text
+        self.plan = KeyPlan(
+            parsed,
+            declared,
+            types=annotated_types(function, names),
+            typed=policy.typed,
+            owner=owner if hashed else None,
+            secret=engine.digest_key,
+        )
+        self.signature = inspect.signature(function)
+        self._kinds = [parameter.kind for parameter in declared]
+        self._names = names
+        self._plain = all(kind in _POSITIONAL for kind in self._kinds)
+        exact = engine.local.clock is not monotonic or policy.fresh < FINE_TTL or (policy.local or 1.0) < FINE_TTL
+        self.hit_clock: Clock | None = engine.local.clock if exact else None
+        self.store = Store(self, "")
+        self._shelves: dict[int, dict[Any, Any]] = {}
+        self._instances: dict[int, tuple[ref[Any], Store]] = {}
+
+    @property
+    def local_only(self) -> bool:
+        """Whether keys name an instance, which no other process has."""
+        return self.plan.owner == "self"
+
+    @property
+    def codec(self) -> Codec | MsgpackCodec:
+        """The policy's codec, or the one for the return annotation."""
+        if self._codec is None:
+            self._codec = codec_for(self.function)
+        return self._codec
+
+    def wrapper(self) -> FunctionType:
+        """Return the function that stands in front of the decorated one."""
+        body = ""
+        if self.plan.native:
+            place = "$shelves[$id($param_0)]" if self.local_only else "$hot"
+            slot = self.plan.expression()
+            body = _LOOKUP.format(place=place, slot=slot, hit=_indented(self._question(slot)))
+        wait = "await " if self.asynchronous else ""
+        names = {
+            "Exception": Exception,
+            "Failure": Failure,
+            "clock": self.hit_clock,
+            "guard": self.plan.guard,
+            "hot": self.store.hot,
+            "id": id,
+            "miss": self.amiss if self.asynchronous else self.miss,
+            "shelves": self._shelves,
+        }
+        return specialize(self.function, body + _MISS.format(wait=wait), names, asynchronous=self.asynchronous)
+
+    def _question(self, slot: str) -> str:
+        asked: list[str] = []
+        if self.hit_clock is not None:
+            asked.append("$clock() < $entry.due")
+        if self.plan.guard is not None:
+            asked.append(f"{slot}.__class__ is $guard")
+        return f"if {' and '.join(asked)}:\n" + _indented(_HIT) if asked else _HIT
+
+    def call(self, values: tuple[Any, ...]) -> Call:
+        """Return what a call with these bound values asks for."""
+        store, token = self.store, ""
+        if self.local_only:
+            if record_fields(values[0]) is not None:
+                return Call(self, store, (self.plan.key(values, ""),), native=False, values=values)
+            store = self._store_of(values[0])
+            token = store.token
+        slot, native = self.plan.slot(values, token)
+        return Call(self, store, slot, native, values)
+
+    def bound(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
+        """Return the values that the function would get, defaults applied."""
+        arguments = self.signature.bind(*args, **keywords)
+        arguments.apply_defaults()
+        return tuple(arguments.arguments.values())
+
+    def key_of(self, slot: Any, token: str) -> str:
+        """Return the logical key of a slot."""
+        return self.plan.key_of(slot, token)
+
+    def step(self, values: tuple[Any, ...]) -> Callable[[], Any]:
+        """Return the call of the function as a step."""
+        if self._plain:
+            return partial(self.function, *values)
+        positional: list[Any] = []
+        keywords: dict[str, Any] = {}
+        for name, kind, value in zip(self._names, self._kinds, values, strict=True):
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                positional += value
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                keywords |= value
+            elif kind is inspect.Parameter.KEYWORD_ONLY:
+                keywords[name] = value
+            else:
+                positional.append(value)
+        return partial(self.function, *positional, **keywords)
+
+    def miss(self, values: tuple[Any, ...]) -> Any:
+        """Answer a call of a plain function that the wrapper could not answer."""
+        return drive(fetch(self.engine, self.call(values), tasks=False))
+
+    async def amiss(self, values: tuple[Any, ...]) -> Any:
+        """Answer a call of a coroutine function that the wrapper could not answer."""
+        return await adrive(fetch(self.engine, self.call(values), tasks=True))
+
+    def stores(self) -> list[Store]:
+        """Return the store, and those of living instances."""
+        return [self.store, *(store for _, store in list(self._instances.values()))]
+
+    def stats(self) -> CacheStats:
+        """Return the statistics of this function."""
+        with self.engine.local.lock:
+            entries = [
+                entry for store in self.stores() for place in (store.hot, store.cold) for entry in place.values()
+            ]
+            return snapshot(self.counters, living_hits=sum(entry.hits for entry in entries), size=len(entries))
+
+    def _store_of(self, instance: Any) -> Store:
+        """Return the store of ``instance``, which is held weakly: its entries go when it goes."""
+        identity = id(instance)
+        with self.engine.local.lock:
+            known = self._instances.get(identity)
+            if known is not None and known[0]() is instance:
+                return known[1]
+            store = Store(self, f"%o{next(_tokens)}:")
+            try:
+                watch = ref(instance, partial(self._gone, identity))
+            except TypeError:
+                raise TypeError(
+                    "argument 'self': its class allows no weak references; add __weakref__ to its __slots__, or name "
+                    "fields of it in the key template"
+                ) from None
+            self._instances[identity] = (watch, store)
+            self._shelves[identity] = store.hot
+            return store
+
+    def _gone(self, identity: int, _watch: object) -> None:
+        """Forget an instance at once, since its address may be used again."""
+        self._shelves.pop(identity, None)
+        _, store = self._instances.pop(identity, (None, None))
+        if store is not None:
+            with self.engine.local.lock:
+                for entry in [*store.hot.values(), *store.cold.values()]:
+                    self.engine.local.remove_locked(entry)
+
+
+def _indented(text: str) -> str:
+    return "".join(f"    {line}" for line in text.splitlines(keepends=True))
+
+
+def _owner(function: Callable[..., Any], names: list[str]) -> str | None:
+    """Return the first parameter of a method, if it is one; a class body shows in the qualified name."""
+    qualname = str(getattr(function, "__qualname__", ""))
+    surrounding = qualname.rpartition(".")[0]
+    if names and names[0] in {"self", "cls"} and surrounding and not surrounding.endswith("<locals>"):
+        return names[0]
+    return None
+
+
+def _default_template(function: Callable[..., Any], names: list[str]) -> str:
+    name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    return name.replace("{", "{{").replace("}", "}}") + (":{hash}" if names else "")
+
+
+def _refuse_generators(function: Callable[..., Any]) -> None:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(
+            "function", function.__qualname__, "a generator can be read only once", "return a list and cache that"
+        )

@@ -1,0 +1,100 @@
+"""Statistics: own integers, read from outside."""
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["CacheStats", "Counters"]
+
+
+class Counters:
+    """What a manager or a function has counted; written under the manager's lock.
+
+    Hits of living local entries are in the entries; ``retired`` holds those of entries that have gone.
+    """
+
+    __slots__ = (
+        "errors",
+        "evicted",
+        "expired",
+        "invalidated",
+        "joined",
+        "load_seconds",
+        "loads",
+        "misses",
+        "remote_hits",
+        "replaced",
+        "retired",
+    )
+
+    def __init__(self) -> None:
+        self.retired = self.remote_hits = self.misses = self.joined = self.loads = self.errors = 0
+        self.evicted = self.expired = self.invalidated = self.replaced = 0
+        self.load_seconds = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheStats:
+    """A snapshot of the statistics of a manager or of one cached function; every count is exact.
+
+    Attributes:
+        hits: calls answered from the local or the remote level.
+        misses: calls that found nothing, those that joined a load in progress included.
+        l1_hits: hits in the local level.
+        l2_hits: hits in the remote level.
+        joined: misses that shared the load of another caller.
+        loads: loader calls that ended, failed ones included.
+        errors: loader calls that failed.
+        load_seconds: seconds spent in loaders.
+        l1_size: entries in the local level.
+        evictions: entries that left for want of room.
+        expirations: entries that left at the end of their ttl.
+        invalidations: entries that were invalidated.
+        remote_errors: failures of the remote level, each counted as a miss there.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    l1_hits: int = 0
+    l2_hits: int = 0
+    joined: int = 0
+    loads: int = 0
+    errors: int = 0
+    load_seconds: float = 0.0
+    l1_size: int = 0
+    evictions: int = 0
+    expirations: int = 0
+    invalidations: int = 0
+    remote_errors: int = 0
+
+    @property
+    def hit_ratio(self) -> float:
+        """Hits per call, 0 to 1; 0.0 without calls."""
+        calls = self.hits + self.misses
+        return self.hits / calls if calls else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form: ``hits``, ``misses``, ``hit_rate`` (percent, one decimal), ``l1_size`` and the rest."""
+        rate = round(100 * self.hits / (self.hits + self.misses), 1) if self.hits + self.misses else 0.0
+        first = {"hits": self.hits, "misses": self.misses, "hit_rate": rate, "l1_size": self.l1_size}
+        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in first}
+        return {**first, "hit_ratio": self.hit_ratio, **rest}
+
+
+def snapshot(counters: Counters, *, living_hits: int, size: int, remote_errors: int = 0) -> CacheStats:
+    """Return the statistics of ``counters`` and of ``size`` living entries that were hit ``living_hits`` times."""
+    local = counters.retired + living_hits
+    return CacheStats(
+        hits=local + counters.remote_hits,
+        misses=counters.misses,
+        l1_hits=local,
+        l2_hits=counters.remote_hits,
+        joined=counters.joined,
+        loads=counters.loads,
+        errors=counters.errors,
+        load_seconds=counters.load_seconds,
+        l1_size=size,
+        evictions=counters.evicted,
+        expirations=counters.expired,
+        invalidations=counters.invalidated,
+        remote_errors=remote_errors,
+    )
