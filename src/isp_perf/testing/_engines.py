@@ -162,11 +162,15 @@ def _new_folder(*, for_others: bool) -> Path:
 def _wait_until(ready: Callable[[], _Answer], warden: Warden) -> _Answer:
     """Return the first true answer of ``ready``; raise ``OSError`` with the server's last words if it ends."""
     deadline = time.monotonic() + _START_TIMEOUT
-    while time.monotonic() < deadline and warden.alive:
-        answer = ready()
-        if answer:
-            return answer
-        time.sleep(0.02)
+    try:
+        while time.monotonic() < deadline and warden.alive:
+            answer = ready()
+            if answer:
+                return answer
+            time.sleep(0.02)
+    except BaseException:
+        warden.stop()
+        raise
     words = warden.log().strip().rsplit("\n", 1)[-1]
     warden.stop()
     raise OSError(words or "the server did not answer in time")
@@ -298,7 +302,7 @@ def _reachable(programs: Path, folder: Path, user: str) -> Path:
 def _postgres_ready(folder: Path) -> bool:
     """Whether the server has written that it takes connections."""
     try:
-        lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
+        lines = (folder / "data" / "postmaster.pid").read_text().split()
     except OSError:
         return False
-    return lines[-1].strip() == "ready"
+    return lines[-1:] == ["ready"]

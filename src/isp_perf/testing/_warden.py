@@ -36,7 +36,7 @@ class Warden:
         OSError: the command cannot be started.
     """
 
-    __slots__ = ("_process", "folder", "pid")
+    __slots__ = ("_last_words", "_process", "folder", "pid")
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Warden:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
+        self._last_words = b""
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(int(polite)), str(patience), str(folder), user or "", *command],
             stdin=subprocess.PIPE,
@@ -69,10 +70,13 @@ class Warden:
         return self._process.poll() is None
 
     def log(self) -> str:
-        """Return the last 4,000 characters of what the command wrote; empty once the folder is gone."""
-        with contextlib.suppress(OSError):
-            return (self.folder / "log").read_text(errors="replace")[-4000:]
-        return ""
+        """Return the end of what the command wrote, at most 4,000 bytes; also after it has ended."""
+        if self.alive:
+            return _tail(self.folder).decode(errors="replace")
+        if self._process.stdout and not self._process.stdout.closed:
+            self._last_words = self._process.stdout.read()
+            self._process.stdout.close()
+        return self._last_words.decode(errors="replace")
 
     def stop(self) -> None:
         """End the command and remove its folder; calling it again does nothing."""
@@ -82,8 +86,14 @@ class Warden:
                 self._process.stdin.write(b"!")
                 self._process.stdin.close()
         self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
+        self.log()  # its last words are read, and the pipe they came through is closed
+
+
+def _tail(folder: Path) -> bytes:
+    """Return the end of the log in ``folder``; nothing once the folder is gone."""
+    with contextlib.suppress(OSError):
+        return (folder / "log").read_bytes()[-4000:]
+    return b""
 
 
 def _sweep(group: int) -> None:
@@ -141,6 +151,8 @@ def _guard(arguments: list[str]) -> int:
     threading.Thread(target=_end_when_told, args=(child, int(polite), float(patience)), daemon=True).start()
     code = child.wait()
     _sweep(child.pid)
+    with contextlib.suppress(OSError):
+        os.write(1, _tail(Path(folder)))  # less than a pipe holds, so it never waits for a reader
     shutil.rmtree(folder, ignore_errors=True)
     return code
 

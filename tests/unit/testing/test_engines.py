@@ -235,7 +235,7 @@ def test_a_command_that_dies_takes_its_children_along(tmp_path):
     assert _until(lambda: not warden.alive)
     warden.stop()
     assert _until(lambda: not _alive(child))
-    assert warden.log() == ""
+    assert not folder.exists()
 
 
 def test_a_command_that_does_not_listen_is_killed(tmp_path):
@@ -260,13 +260,24 @@ def test_a_warden_names_why_a_command_cannot_start(tmp_path):
 
 
 def test_a_server_that_dies_says_its_last_words(tmp_path):
-    """The error of a failed start is what the server itself wrote."""
+    """The error of a failed start is what the server itself wrote last, though its folder is gone."""
     folder = tmp_path / "own"
     folder.mkdir()
-    warden = Warden(["/bin/sh", "-c", "echo the disk is on fire; sleep 0.2"], folder)
-    assert _until(lambda: "fire" in warden.log())
-    with pytest.raises(OSError, match=r"disk is on fire|did not answer"):
-        engines._wait_until(lambda: warden.alive and None, warden)
+    warden = Warden(["/bin/sh", "-c", "echo starting; echo the disk is on fire"], folder)
+    with pytest.raises(OSError, match="^the disk is on fire$"):
+        engines._wait_until(lambda: None, warden)
+    assert not folder.exists()
+    assert "starting" in warden.log()
+
+
+def test_a_failing_check_ends_the_server(tmp_path):
+    """When asking whether a server is ready fails, the server is ended before the error is passed on."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    warden = Warden(["/bin/sh", "-c", "exec sleep 600"], folder)
+    with pytest.raises(ZeroDivisionError):
+        engines._wait_until(lambda: 1 // 0, warden)
+    assert not _alive(warden.pid)
 
 
 async def test_fixtures_work_beside_a_running_loop(redis_url, postgres_url):
