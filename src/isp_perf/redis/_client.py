@@ -8,7 +8,7 @@ import asyncio
 import inspect
 from asyncio import get_running_loop
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import hiredis
 from redis.asyncio import Redis
@@ -19,10 +19,10 @@ from redis.exceptions import DataError, ResponseError
 from isp_perf._core.routing import Lane as Kind
 from isp_perf._core.routing import Route, blocks_for, plan, route
 from isp_perf.errors import ConfigurationError
-from isp_perf.redis._lane import RETRYABLE, UNEXECUTED, Command, Lane, settled
+from isp_perf.redis._lane import RETRYABLE, UNEXECUTED, Lane, settled
 from isp_perf.redis._state import LoopState, States
 
-__all__ = ["PipelinedRedis", "Staged", "Ways", "pack", "refused"]
+__all__ = ["PipelinedRedis", "Staged", "Way", "Ways", "pack", "refused"]
 
 Staged = tuple[tuple[Any, ...], dict[str, Any]]
 """A command that waits to be sent: its arguments, the name first, and redis-py's options for its reply."""
@@ -53,27 +53,30 @@ def _plain(arg: Any) -> Any:
     return arg.tobytes() if isinstance(arg, memoryview) else arg
 
 
-class _Way(NamedTuple):
+class Way:
     """What is known from a command's name: its route, its words, and redis-py's callback for its reply."""
 
-    fast: bool
-    route: Route
-    words: tuple[str, ...] | None  # None: one word, nothing to split
-    callback: Callable[..., Any] | None
+    __slots__ = ("bulk", "callback", "fast", "name", "read_only", "route", "words")
+
+    def __init__(self, found: Route, callback: Callable[..., Any] | None) -> None:
+        self.route = found
+        self.name = found.words[0]
+        self.read_only = found.read_only
+        self.fast = found.lane is Kind.FAST and not found.inspect
+        self.bulk = found.lane is Kind.BULK
+        self.words = found.words if len(found.words) > 1 else None  # None: one word, nothing to split
+        self.callback = callback
 
 
-class Ways(dict[Any, _Way]):
+class Ways(dict[Any, Way]):
     """Ways by command name, filled on first use."""
 
     def __init__(self, callbacks: Any) -> None:
         super().__init__()
         self._callbacks = callbacks
 
-    def __missing__(self, name: Any) -> _Way:
-        found = plan(name)
-        words = found.words if len(found.words) > 1 else None
-        fast = found.lane is Kind.FAST and not found.inspect
-        way = _Way(fast, found, words, self._callbacks.get(name) if isinstance(name, str) else None)
+    def __missing__(self, name: Any) -> Way:
+        way = Way(plan(name), self._callbacks.get(name) if isinstance(name, str) else None)
         if len(self) >= _MAX_NAMES:
             self.clear()
         self[name] = way
@@ -157,12 +160,12 @@ class PipelinedRedis(Redis):
         shaped = callback(reply, **options)
         return await shaped if inspect.isawaitable(shaped) else shaped
 
-    async def _recover(self, error: Exception, lane: Lane, data: bytes, *, way: _Way) -> Any:
+    async def _recover(self, error: Exception, lane: Lane, data: bytes, *, way: Way) -> Any:
         since = getattr(error, "since", lane.loop.time())
         deadline = since + self.states.settings.timeout
-        return await lane.recover(error, data, way.route.words[0], read_only=way.route.read_only, deadline=deadline)
+        return await lane.recover(error, data, way.name, read_only=way.read_only, deadline=deadline)
 
-    async def _execute_slowly(self, way: _Way, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    async def _execute_slowly(self, way: Way, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         found = way.route
         state = self._state = await self.states.current()
         lane = route(found, args) if found.inspect else found.lane
@@ -193,19 +196,20 @@ class PipelinedRedis(Redis):
     async def run(self, commands: Sequence[Staged], *, within: float | None = None) -> list[Any]:
         """Send commands as one batch; the answer holds shaped replies in order, an exception for each failure."""
         ways = [self._ways[args[0]] for args, _ in commands]
-        packed = [
-            Command(pack((*(way.words or args[:1]), *args[1:])), way.route.words[0], way.route.read_only)
+        data = [
+            pack(args if way.words is None else (*way.words, *args[1:]))
             for way, (args, _) in zip(ways, commands, strict=True)
         ]
         state = await self.states.current()
-        lane = state.bulk if any(way.route.lane is Kind.BULK for way in ways) else state.fast
+        lane = state.bulk if any(way.bulk for way in ways) else state.fast
         deadline = state.loop.time() + (self.states.settings.timeout if within is None else within)
-        replies = await lane.call_many(packed, deadline=deadline)
-        for i, (way, (_, options)) in enumerate(zip(ways, commands, strict=True)):
-            replies[i] = await self._finish(way, replies[i], options)
+        replies = await lane.call_many(data, lambda i: (ways[i].name, ways[i].read_only), deadline=deadline)
+        for i, way in enumerate(ways):
+            if way.callback is not None or isinstance(replies[i], Exception):
+                replies[i] = await self._finish(way, replies[i], commands[i][1])
         return replies
 
-    async def _finish(self, way: _Way, reply: Any, options: dict[str, Any]) -> Any:
+    async def _finish(self, way: Way, reply: Any, options: dict[str, Any]) -> Any:
         if isinstance(reply, Exception):
             return options[EMPTY_RESPONSE] if EMPTY_RESPONSE in options and isinstance(reply, ResponseError) else reply
         return reply if way.callback is None else await self._shape(way.callback, reply, options)

@@ -7,7 +7,7 @@ down: new calls fail at once, while a background task probes with full jitter un
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from random import SystemRandom
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis.exceptions import (
     AuthenticationError,
@@ -31,7 +31,7 @@ from isp_perf.redis._errors import (
 from isp_perf.redis._link import Link, LinkLostError
 from isp_perf.redis._stats import LaneStats
 
-__all__ = ["RETRYABLE", "UNEXECUTED", "Command", "Lane", "lost_error", "settled"]
+__all__ = ["RETRYABLE", "UNEXECUTED", "Describe", "Lane", "lost_error", "settled"]
 
 UNEXECUTED = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
 """Answers by which the server says that it did not execute the command."""
@@ -64,12 +64,8 @@ def settled(error: Any) -> Any:
     return refused
 
 
-class Command(NamedTuple):
-    """One packed command of a batch."""
-
-    data: bytes
-    name: str
-    read_only: bool
+Describe = Callable[[int], tuple[str, bool]]
+"""Name of the command at a position of a batch, and whether it only reads."""
 
 
 class Lane:
@@ -254,54 +250,51 @@ class Lane:
             raise lost_error(name, self.node, error, elapsed=self.loop.time() - started)
         raise error
 
-    async def call_many(self, commands: Sequence[Command], *, deadline: float) -> list[Any]:
+    async def call_many(self, data: Sequence[bytes], describe: Describe, *, deadline: float) -> list[Any]:
         """Send commands next to each other; the answer holds replies in order, and an exception where there is none.
 
         Each command that is safe to repeat is repeated alone, in the order given.
+
+        Args:
+            data: the packed commands.
+            describe: returns name and repeatability of the command at a position; asked only after a failure.
+            deadline: when to give up, in the loop's time.
         """
-        replies: list[Any] = [None] * len(commands)
-        todo = list(range(len(commands)))
+        replies = await self._attempt_many(data, describe(0)[0], deadline=deadline, patient=False)
         for attempt in range(self._settings.retry.attempts + 1):
-            last = attempt == self._settings.retry.attempts
-            got = await self._attempt_many([commands[i] for i in todo], deadline=deadline, patient=attempt > 0)
-            again: list[int] = []
-            for i, reply in zip(todo, got, strict=True):
-                if isinstance(reply, RETRYABLE):
-                    verdict = self._verdict(reply, commands[i], deadline=deadline, last=last)
-                    if verdict is None:
-                        again.append(i)
-                        continue
-                    replies[i] = verdict
-                else:
-                    replies[i] = reply
-            if not again:
+            failed = [i for i, reply in enumerate(replies) if isinstance(reply, RETRYABLE)]
+            if not failed:
                 break
-            todo = again
-            await self._pause(attempt, deadline)
+            last = attempt == self._settings.retry.attempts
+            for i in failed:
+                replies[i] = self._verdict(replies[i], describe(i), deadline=deadline, last=last)
+            again = [i for i in failed if replies[i] is None]
+            if again:
+                await self._pause(attempt, deadline)
+                first = describe(again[0])[0]
+                got = await self._attempt_many([data[i] for i in again], first, deadline=deadline, patient=True)
+                for i, reply in zip(again, got, strict=True):
+                    replies[i] = reply
         return replies
 
-    async def _attempt_many(self, commands: Sequence[Command], *, deadline: float, patient: bool) -> list[Any]:
-        name = commands[0].name
+    async def _attempt_many(self, data: Sequence[bytes], name: str, *, deadline: float, patient: bool) -> list[Any]:
         try:
             link = await self.acquire(name, deadline, patient=patient)
             async with asyncio.timeout_at(deadline):
-                return await link.send_many([command.data for command in commands])
-        except TimeoutError as error:
-            if not isinstance(error, RemoteError):
-                error = TimedOutMaybeExecutedError(f"{name} on {self.node}: sent, no answer in time")
-            return [error] * len(commands)
+                return await link.send_many(data)
         except RemoteError as error:
-            return [error] * len(commands)
+            return [error] * len(data)
+        except TimeoutError:
+            return [TimedOutMaybeExecutedError(f"{name} on {self.node}: sent, no answer in time")] * len(data)
 
-    def _verdict(self, error: Exception, command: Command, *, deadline: float, last: bool) -> Exception | None:
+    def _verdict(self, error: Exception, command: tuple[str, bool], *, deadline: float, last: bool) -> Exception | None:
         """Return what the command's error means, or ``None`` if it is to be repeated."""
+        name, read_only = command
         elapsed = self.loop.time() - deadline + self._settings.timeout
         if last:
-            if isinstance(error, LinkLostError):
-                return lost_error(command.name, self.node, error, elapsed=elapsed)
-            return error
+            return lost_error(name, self.node, error, elapsed=elapsed) if isinstance(error, LinkLostError) else error
         try:
-            self._may_repeat(error, command.name, read_only=command.read_only, elapsed=elapsed)
+            self._may_repeat(error, name, read_only=read_only, elapsed=elapsed)
         except (RemoteError, *UNEXECUTED) as verdict:
             return verdict
         return None
@@ -325,17 +318,21 @@ class Lane:
         raise LostNotSentError(f"{name} on {self.node}: not sent after every attempt", 0.0) from error
 
     def _may_repeat(self, error: Exception, name: str, *, read_only: bool, elapsed: float) -> None:
+        """Return if the command may be repeated; otherwise raise what its failure means."""
         over = elapsed >= self._settings.timeout
-        if not isinstance(error, LinkLostError):
-            if over:
-                raise error
-            self.stats.retries_refused += 1
-            if isinstance(error, ReadOnlyError) and self.link is not None:
-                self.link.fail(error)  # the primary moved: connect anew, through discovery where there is one
+        if isinstance(error, LinkLostError):
+            if over or error.timeout or (error.written and not read_only):
+                raise lost_error(name, self.node, error, elapsed=elapsed)
+            self._count_retry(written=error.written)
             return
-        if over or error.timeout or (error.written and not read_only):
-            raise lost_error(name, self.node, error, elapsed=elapsed)
-        if error.written:
+        if over:
+            raise error
+        self.stats.retries_refused += 1
+        if isinstance(error, ReadOnlyError) and self.link is not None:
+            self.link.fail(error)  # the primary moved: connect anew, through discovery where there is one
+
+    def _count_retry(self, *, written: bool) -> None:
+        if written:
             self.stats.retries_read += 1
         else:
             self.stats.retries_unsent += 1

@@ -12,6 +12,7 @@ while answers are owed is dead.
 
 import asyncio
 import contextlib
+from asyncio import InvalidStateError
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
@@ -76,10 +77,10 @@ class Batch:
         return self.future.done()
 
     def set_result(self, value: Any, /) -> None:
-        """Take the next reply; the last one wakes the caller."""
+        """Take the next reply; the last one wakes the caller. After that ``InvalidStateError``, as a future does."""
         self.replies.append(value)
         self.missing -= 1
-        if not self.missing:
+        if self.missing <= 0:
             self.future.set_result(self.replies)
 
     set_exception = set_result
@@ -196,11 +197,20 @@ class Link(asyncio.Protocol):
         if self.closed or not entries:
             return
         self._mark(entries)
-        if len(entries) <= _CHUNK and not self._backlog and not self._paused and self._room() >= len(entries):
+        if self._backlog or self._paused or self._room() < len(entries):
+            self._backlog.extend(zip(out, entries, strict=True))
+            self._drain()
+        elif len(entries) <= _CHUNK:
             self._write(out, entries)
-            return
-        self._backlog.extend(zip(out, entries, strict=True))
-        self._drain()
+        else:
+            self._write_chunks(out, entries)
+
+    def _write_chunks(self, out: list[bytes], entries: list[Entry]) -> None:
+        for start in range(0, len(entries), _CHUNK):
+            if self._paused:
+                self._backlog.extend(zip(out[start:], entries[start:], strict=True))
+                return
+            self._write(out[start : start + _CHUNK], entries[start : start + _CHUNK])
 
     def _living(self, out: list[bytes], entries: list[Entry]) -> tuple[list[bytes], list[Entry]]:
         """Leave out what nobody waits for any more: it was not written, so no reply will come for it."""
@@ -257,12 +267,13 @@ class Link(asyncio.Protocol):
                 self._stats.pushes += 1
                 continue
             entry = next_entry()
-            if entry.done():
+            try:
+                if isinstance(reply, Exception):
+                    entry.set_exception(reply)
+                else:
+                    entry.set_result(reply)
+            except InvalidStateError:  # its caller was cancelled or timed out
                 self._stats.discarded_replies += 1
-            elif isinstance(reply, Exception):
-                entry.set_exception(reply)
-            else:
-                entry.set_result(reply)
 
     def eof_received(self) -> bool:
         """Take the server's half-close for the end: no further reply can come."""
