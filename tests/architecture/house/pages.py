@@ -27,7 +27,10 @@ class PageParser(PythonCodeBlockParser):
 
 
 def open_page(namespace: dict[str, Any]) -> None:
-    """Make a page a program: it has a name, and an event loop once it needs one."""
+    """Make a page a program: it has a name, an empty default cache, and an event loop once it needs one."""
+    from isp_perf import cache_manager  # here, so that a run without pages does not load the cache
+
+    cache_manager.configure(redis=None)
     namespace["__name__"] = "__main__"
     namespace[_RUNNER] = asyncio.Runner()
 
