@@ -6,18 +6,59 @@ The names below are loaded on first use (PEP 562): ``import isp_perf`` itself im
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from isp_perf.breaker import (
+        AI_CIRCUIT_CONFIG,
+        DATABASE_CIRCUIT_CONFIG,
+        REDIS_CIRCUIT_CONFIG,
+        WHATSAPP_CIRCUIT_CONFIG,
+        CircuitBreaker,
+        CircuitConfig,
+        circuit_breaker,
+        circuits,
+    )
     from isp_perf.cache import CacheManager, cache_manager, cached
+    from isp_perf.compression import CompressionMiddleware
+    from isp_perf.errors import CircuitOpenError
+    from isp_perf.queries import preload
     from isp_perf.redis import RedisPool
 
-_HOMES = {
-    "CacheManager": "isp_perf.cache",
-    "RedisPool": "isp_perf.redis",
-    "cache_manager": "isp_perf.cache",
-    "cached": "isp_perf.cache",
-}
-
-__all__ = ["CacheManager", "RedisPool", "cache_manager", "cached"]
+__all__ = [
+    "AI_CIRCUIT_CONFIG",
+    "DATABASE_CIRCUIT_CONFIG",
+    "REDIS_CIRCUIT_CONFIG",
+    "WHATSAPP_CIRCUIT_CONFIG",
+    "CacheManager",
+    "CircuitBreaker",
+    "CircuitConfig",
+    "CircuitOpenError",
+    "CompressionMiddleware",
+    "RedisPool",
+    "cache_manager",
+    "cached",
+    "circuit_breaker",
+    "circuits",
+    "preload",
+]
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "breaker": (
+        "AI_CIRCUIT_CONFIG",
+        "DATABASE_CIRCUIT_CONFIG",
+        "REDIS_CIRCUIT_CONFIG",
+        "WHATSAPP_CIRCUIT_CONFIG",
+        "CircuitBreaker",
+        "CircuitConfig",
+        "circuit_breaker",
+        "circuits",
+    ),
+    "cache": ("CacheManager", "cache_manager", "cached"),
+    "compression": ("CompressionMiddleware",),
+    "errors": ("CircuitOpenError",),
+    "queries": ("preload",),
+    "redis": ("RedisPool",),
+}
+_HOMES = {name: f"isp_perf.{room}" for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

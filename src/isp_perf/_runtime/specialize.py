@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, update_wrapper
 from hashlib import blake2b
+from textwrap import indent
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -29,6 +30,7 @@ _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
 _KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
+_KINDS = (_POSITIONAL_ONLY, _POSITIONAL, _VAR_POSITIONAL, _KEYWORD_ONLY, _VAR_KEYWORD)
 _EMPTY = inspect.Parameter.empty
 _PLACEHOLDER = re.compile(r"\$(\w+)")
 _DESCRIPTORS = {classmethod: "classmethod", staticmethod: "staticmethod", property: "property"}
@@ -99,7 +101,8 @@ def specialize(
     # The user's globals: frameworks resolve string annotations in the ``__globals__`` of what they are given.
     surroundings = getattr(inspect.unwrap(function), "__globals__", {})
     wrapper: FunctionType = FunctionType(_factory(source), surroundings)(*(names[name] for name in constants))
-    _take_identity(wrapper, function, declared)
+    _take_defaults(wrapper, declared)
+    _take_identity(wrapper, function)
     return wrapper
 
 
@@ -108,26 +111,28 @@ def _render(
 ) -> tuple[list[str], str]:
     """Return the constants that the body uses, in the factory's order, and the factory's source."""
     taken = {parameter.name for parameter in declared}
-    spelled = {f"param_{index}": parameter.name for index, parameter in enumerate(declared)}
-    spelled["args"] = _forwarded(declared)
-    spelled["values"] = "(" + "".join(f"{parameter.name}, " for parameter in declared) + ")"
-    constants: list[str] = []
-    for name in dict.fromkeys(_PLACEHOLDER.findall(body)):
-        if name in spelled:
-            continue
-        spelled[name] = _free(name, taken)
-        if name in names:
-            constants.append(name)
+    spelled = _phrases(declared)
+    ours = [name for name in dict.fromkeys(_PLACEHOLDER.findall(body)) if name not in spelled]
+    spelled |= {name: _free(name, taken) for name in ours}
     text = _PLACEHOLDER.sub(lambda match: spelled[match[1]], body)
+    constants = list(filter(names.__contains__, ours))
     factory, inner = _free("factory", taken), _free("call", taken)
     keyword = "async def" if asynchronous else "def"
     lines = [
         f"def {factory}({', '.join(spelled[name] for name in constants)}):",
         f"    {keyword} {inner}({_header(declared)}):",
-        *(f"        {line}" if line else "" for line in text.splitlines()),
+        indent(text, " " * 8),
         f"    return {inner}",
     ]
     return constants, "\n".join(lines) + "\n"
+
+
+def _phrases(declared: tuple[inspect.Parameter, ...]) -> dict[str, str]:
+    """Return what the placeholders that speak of the parameters stand for."""
+    spelled = {f"param_{index}": parameter.name for index, parameter in enumerate(declared)}
+    spelled["args"] = ", ".join(_FORWARDED.get(each.kind, "{0}").format(each.name) for each in declared)
+    spelled["values"] = "(" + "".join(f"{each.name}, " for each in declared) + ")"
+    return spelled
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -139,26 +144,22 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def _header(declared: Iterable[inspect.Parameter]) -> str:
-    """Return the parameter list as source; defaults are place holders that ``_take_identity`` replaces."""
-    parts: list[str] = []
-    slash = star = False
-    for parameter in declared:
-        if slash and parameter.kind is not _POSITIONAL_ONLY:
-            parts.append("/")
-        slash = parameter.kind is _POSITIONAL_ONLY
-        if parameter.kind is _KEYWORD_ONLY and not star:
-            parts.append("*")
-        star = star or parameter.kind in {_VAR_POSITIONAL, _KEYWORD_ONLY}
-        form = _DECLARED.get(parameter.kind, "{0}")
-        parts.append(form.format(parameter.name) + ("" if parameter.default is _EMPTY else "=None"))
-    if slash:
+    """Return the parameter list as source; defaults are place holders that ``_take_defaults`` replaces."""
+    kinds = {kind: [each for each in declared if each.kind is kind] for kind in _KINDS}
+    parts = [_declaration(each) for each in kinds[_POSITIONAL_ONLY]]
+    if parts:
         parts.append("/")
+    parts += map(_declaration, kinds[_POSITIONAL] + kinds[_VAR_POSITIONAL])
+    if kinds[_KEYWORD_ONLY] and not kinds[_VAR_POSITIONAL]:
+        parts.append("*")
+    parts += map(_declaration, kinds[_KEYWORD_ONLY] + kinds[_VAR_KEYWORD])
     return ", ".join(parts)
 
 
-def _forwarded(declared: Iterable[inspect.Parameter]) -> str:
-    """Return the argument list that passes every bound value on."""
-    return ", ".join(_FORWARDED.get(parameter.kind, "{0}").format(parameter.name) for parameter in declared)
+def _declaration(parameter: inspect.Parameter) -> str:
+    """Return one parameter as it stands in a parameter list."""
+    default = "" if parameter.default is _EMPTY else "=None"
+    return _DECLARED.get(parameter.kind, "{0}").format(parameter.name) + default
 
 
 @lru_cache(maxsize=1024)
@@ -171,15 +172,23 @@ def _factory(source: str) -> CodeType:
     return next(constant for constant in module.co_consts if isinstance(constant, CodeType))
 
 
-def _take_identity(
-    wrapper: FunctionType, function: Callable[..., Any], declared: tuple[inspect.Parameter, ...]
-) -> None:
-    """Give the wrapper the defaults, the names and the metadata of the function."""
-    positional = [p.default for p in declared if p.kind in {_POSITIONAL_ONLY, _POSITIONAL} and p.default is not _EMPTY]
+def _take_defaults(wrapper: FunctionType, declared: Iterable[inspect.Parameter]) -> None:
+    """Give the wrapper the very objects that are the function's defaults."""
+    positional: list[object] = []
+    named: dict[str, object] = {}
+    for parameter in declared:
+        if parameter.default is _EMPTY:
+            continue
+        if parameter.kind is _KEYWORD_ONLY:
+            named[parameter.name] = parameter.default
+        else:
+            positional.append(parameter.default)
     wrapper.__defaults__ = tuple(positional) or None
-    wrapper.__kwdefaults__ = {
-        p.name: p.default for p in declared if p.kind is _KEYWORD_ONLY and p.default is not _EMPTY
-    } or None
+    wrapper.__kwdefaults__ = named or None
+
+
+def _take_identity(wrapper: FunctionType, function: Callable[..., Any]) -> None:
+    """Give the wrapper the names and the metadata of the function."""
     name = str(getattr(function, "__name__", type(function).__name__))
     wrapper.__name__ = name
     wrapper.__qualname__ = str(getattr(function, "__qualname__", name))
