@@ -9,6 +9,7 @@ from isp_perf._core.negotiation import Plan, negotiate
 from isp_perf.compression._config import Breach, Budget, Options, Streaming
 from isp_perf.compression._functions import Encoded, compress_for, no_compression
 from isp_perf.compression._middleware import CompressionMiddleware
+from isp_perf.compression._request import RequestDecompressionMiddleware
 from isp_perf.compression._stats import CompressionStats
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Encoded",
     "Options",
     "Plan",
+    "RequestDecompressionMiddleware",
     "Streaming",
     "compress_for",
     "negotiate",
