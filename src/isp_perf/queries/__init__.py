@@ -1,7 +1,30 @@
-"""The right SQL in few statements, and proof of it: preloading for SQLAlchemy 2.0 and 2.1, sync and async."""
+"""The right SQL in few statements, and proof of it: for SQLAlchemy 2.0 and 2.1, sync and async."""
 
+from isp_perf._core.query_findings import Finding, Statement
+from isp_perf.errors import NPlusOneError, QueryBudgetError
+from isp_perf.queries._count import QueryCount, count_queries, query_budget
+from isp_perf.queries._install import Installed, install
 from isp_perf.queries._into import preload_into
 from isp_perf.queries._lint import PreloadWarning
+from isp_perf.queries._middleware import QueryBudgetMiddleware
 from isp_perf.queries._plan import preload
+from isp_perf.queries._stats import QueryStats
+from isp_perf.queries._watch import NPlusOneWarning
 
-__all__ = ["PreloadWarning", "preload", "preload_into"]
+__all__ = [
+    "Finding",
+    "Installed",
+    "NPlusOneError",
+    "NPlusOneWarning",
+    "PreloadWarning",
+    "QueryBudgetError",
+    "QueryBudgetMiddleware",
+    "QueryCount",
+    "QueryStats",
+    "Statement",
+    "count_queries",
+    "install",
+    "preload",
+    "preload_into",
+    "query_budget",
+]

@@ -64,6 +64,7 @@ class Conversa(Base):
     __tablename__ = "conversas"
     id: Mapped[int] = mapped_column(primary_key=True)
     status: Mapped[str]
+    resumo: Mapped[str] = mapped_column(deferred=True, default="")
     cliente_id: Mapped[int] = mapped_column(ForeignKey("clientes.id"))
     anterior_id: Mapped[int | None] = mapped_column(ForeignKey("conversas.id"), index=True)
     cliente: Mapped[Cliente] = relationship()

@@ -1,0 +1,178 @@
+"""The one hook on an engine: counts, times and compares every statement the driver executes.
+
+``do_execute`` and its two relatives are the innermost events of SQLAlchemy. A listener there may run the cursor itself,
+so one call both counts and times; two events around the cursor would cost four times as much. Listeners of others on
+the same event still get their turn: they are asked, in their order, from inside the hook.
+"""
+
+import logging
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic, perf_counter_ns
+from typing import Any, Literal, TypeAlias
+
+from sqlalchemy import Engine, event
+
+from isp_perf._core.query_findings import Finding
+from isp_perf.errors import NPlusOneError
+from isp_perf.queries._compat import go_first
+from isp_perf.queries._scopes import CURRENT, Mark, Scope
+from isp_perf.queries._stats import QueryStats
+
+__all__ = ["LOG", "WATCHES", "Detect", "NPlusOneWarning", "Watch"]
+
+Detect: TypeAlias = Literal["off", "warn", "raise"]
+
+LOG = logging.getLogger("isp_perf.queries")
+
+_SCOPE = "isp_perf.queries.scope"
+_SITES_KEPT = 1000
+_LOG_INTERVAL = 60.0  # seconds between two lines about one site
+
+
+class NPlusOneWarning(UserWarning):
+    """One statement per object of a list was sent; the message names the line and the preload to add."""
+
+
+class Watch:
+    """What is watched on one engine, and what is done about findings.
+
+    Args:
+        engine: the engine whose statements are seen from now on.
+        stats: the counters to count in.
+    """
+
+    __slots__ = ("__weakref__", "_hooks", "_seen", "budget", "detect", "engine", "handle", "stats")
+
+    def __init__(self, engine: Engine, stats: QueryStats) -> None:
+        self.engine = engine
+        self.stats = stats
+        self.detect: Detect = "off"
+        self.budget: int | None = None
+        self.handle: Any = None  # what install() returned, kept alive with the engine
+        self._seen: dict[tuple[str, int, str], float] = {}
+        names = ("do_execute", "do_executemany", "do_execute_no_params")
+        self._hooks: dict[str, Callable[..., Any]] = {name: partial(self._run, name) for name in names}
+        for name, hook in self._hooks.items():
+            event.listen(engine, name, hook)
+            go_first(engine.dialect, name, hook)
+        self._hooks["checkin"] = self._checkin
+        event.listen(engine, "checkin", self._checkin)
+        WATCHES.add(self)
+
+    def remove(self) -> None:
+        """Stop watching."""
+        for name, hook in self._hooks.items():
+            event.remove(self.engine, name, hook)
+        WATCHES.discard(self)
+
+    def _run(self, name: str, *call: Any) -> bool:
+        """Execute one statement in the driver's place, between two looks at the clock."""
+        context = call[-1]
+        scope = CURRENT.get()
+        if scope is None and (scope := self._of_checkout(context)) is None:
+            return False
+        entry = scope.entries.get(call[1])
+        if entry is not None and entry.quiet and scope.outer is None and scope.limit is None:
+            return self._count(name, call, scope, entry)
+        marks = self._begin(scope, call, context)
+        failed = True
+        started = perf_counter_ns()
+        try:
+            self._execute(name, call, context)
+            failed = False
+        finally:
+            spent = perf_counter_ns() - started
+            for mark in marks:
+                mark.done(spent, failed=failed)
+            self.stats.statements += 1
+            self.stats.nanoseconds += spent
+        return True
+
+    def _count(self, name: str, call: tuple[Any, ...], *where: Any) -> bool:
+        """Execute a statement about which everything is known, and count it."""
+        scope, entry = where
+        started = perf_counter_ns()
+        try:
+            self._execute(name, call, call[-1])
+        finally:
+            spent = perf_counter_ns() - started
+            scope.count += 1
+            scope.nanoseconds += spent
+            entry.count += 1
+            entry.nanoseconds += spent
+            settled = entry.settled
+            if settled is not None:
+                settled.total += 1
+                settled.nanoseconds += spent
+            stats = self.stats
+            stats.statements += 1
+            stats.nanoseconds += spent
+        return True
+
+    def _execute(self, name: str, call: tuple[Any, ...], context: Any) -> None:
+        own, dialect = self._hooks[name], context.dialect
+        for listener in getattr(dialect.dispatch, name):
+            if listener is not own and listener(*call):
+                return
+        getattr(dialect, name)(*call)
+
+    def _begin(self, scope: Scope | None, call: Sequence[Any], context: Any) -> list[Mark]:
+        parameters = () if call[2] is context else call[2]  # the event without parameters hands over none
+        marks: list[Mark] = []
+        while scope is not None:
+            mark = scope.begin(call[1], parameters, context)
+            if mark is None:
+                return marks
+            marks.append(mark)
+            scope = scope.outer
+        if marks[0].news is not None:
+            self._report(marks[0].news)
+        return marks
+
+    # ---- without a scope, one checkout of a connection is one --------------------------------------------------------
+
+    def _of_checkout(self, context: Any) -> Scope | None:
+        if self.detect == "off" and self.budget is None:
+            return None
+        info = context.root_connection.info
+        scope: Scope | None = info.get(_SCOPE)
+        if scope is None:
+            scope = info[_SCOPE] = Scope()
+        return scope
+
+    def _checkin(self, _connection: Any, record: Any) -> None:
+        scope: Scope | None = record.info.pop(_SCOPE, None)
+        if scope is not None and self.budget is not None and scope.count > self.budget:
+            self.over_budget(scope, "one checkout of a connection")
+
+    # ---- what is done about findings ---------------------------------------------------------------------------------
+
+    def over_budget(self, scope: Scope, where: str) -> None:
+        """Log that ``scope`` sent more statements than the budget allows."""
+        self.stats.over_budget += 1
+        findings = "; ".join(map(str, scope.findings())) or "no statement repeats"
+        LOG.warning("%d statements in %s, %s allowed: %s", scope.count, where, self.budget, findings)
+
+    def _report(self, finding: Finding) -> None:
+        setattr(self.stats, finding.kind, getattr(self.stats, finding.kind) + 1)
+        if self.detect == "off":
+            return
+        if finding.kind == "n_plus_one" and self.detect == "raise":
+            raise NPlusOneError(str(finding), (finding,))
+        site = (finding.file, finding.line, finding.path)
+        now = monotonic()
+        last = self._seen.get(site)
+        if last is None or now - last >= _LOG_INTERVAL:
+            LOG.log(logging.WARNING if finding.kind == "n_plus_one" else logging.INFO, "%s", finding)
+            self._seen[site] = now
+        if len(self._seen) > _SITES_KEPT:
+            self._seen.pop(next(iter(self._seen)))
+        if last is None and finding.kind == "n_plus_one":
+            warnings.warn_explicit(str(finding), NPlusOneWarning, finding.file or "<unknown>", finding.line)
+
+
+WATCHES: "weakref.WeakSet[Watch]" = weakref.WeakSet()
+"""Every engine that is watched now."""

@@ -1,0 +1,43 @@
+"""Query counting for pytest: the fixture ``query_count`` and the mark ``max_queries(n)``.
+
+A pytest plugin. A test that asks for ``query_count`` gets a count of its own statements; a test marked
+``@pytest.mark.max_queries(3)`` fails if it sends more. Only engines that ``isp_perf.queries.install`` was called on are
+seen, in the test or before it. Works for sync and async tests.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from isp_perf.queries import QueryCount
+
+__all__ = ["pytest_configure", "query_count"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark."""
+    config.addinivalue_line("markers", "max_queries(n): the test may send at most n statements to watched engines")
+
+
+@pytest.fixture
+def query_count(request: pytest.FixtureRequest) -> "Iterator[QueryCount]":
+    """The statements of this test: ``count``, ``seconds``, ``statements``, ``findings``.
+
+    Raises:
+        QueryBudgetError: at the end of a test marked ``max_queries(n)`` that sent more than ``n``.
+        ConfigurationError: no engine was watched when the test ended.
+    """
+    from isp_perf.queries import count_queries, query_budget
+
+    mark = request.node.get_closest_marker("max_queries")
+    with count_queries() if mark is None else query_budget(*mark.args) as queries:
+        yield queries
+
+
+@pytest.fixture(autouse=True)
+def _max_queries(request: pytest.FixtureRequest) -> None:
+    """Count the statements of every marked test, whether it asks for the fixture or not."""
+    if request.node.get_closest_marker("max_queries") is not None:
+        request.getfixturevalue("query_count")
