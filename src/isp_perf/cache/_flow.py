@@ -103,19 +103,20 @@ def _lead(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
         value = yield from _obtain(engine, call, flight, reload=reload)
     except _EVERY_OUTCOME as error:
         LEADING.set(outer)
-        return _fail(engine, call, flight=flight, error=error)
+        return _fail(engine, call, flight=flight, failure=Failure(error))
     LEADING.set(outer)
+    if value.__class__ is Failure:
+        return _fail(engine, call, flight=flight, failure=value)
     for waiter in flight.waiters:
         waiter.wake(value)
     return value
 
 
-def _fail(engine: Engine, call: Call, *, flight: Flight, error: BaseException) -> Failure:
+def _fail(engine: Engine, call: Call, *, flight: Flight, failure: Failure) -> Failure:
     """Give an error to everyone who waits; a cancellation concerns the leader alone, and one waiter takes over."""
-    failure = Failure(error)
     waiters: list[Waiter] = []
     with engine.local.lock:
-        if isinstance(error, Exception):
+        if isinstance(failure.error, Exception):
             waiters = flight.waiters
             _land_locked(call, flight)
         elif not flight.hand_over_locked():
@@ -126,7 +127,7 @@ def _fail(engine: Engine, call: Call, *, flight: Flight, error: BaseException) -
 
 
 def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
-    """Return the value from the remote level or the loader; at the end the flight has landed."""
+    """Return the value from the remote level or the loader, the flight landed, or the loader's ``Failure``."""
     remote = engine.second is not None and not call.source.local_only
     if remote and not reload:
         found = yield from remote_value(engine, call, ops=engine.ops(tasks=flight.loop is not None))
@@ -137,6 +138,8 @@ def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow
             call.source.counters.remote_hits += 1
             return value
     value = yield from _load(engine, call)
+    if value.__class__ is Failure:
+        return value
     ttl = lifetime(call.source.policy, value)
     if remote and ttl:
         yield from keep_remote(engine, call, flight, value=value, ttl=ttl)
@@ -145,15 +148,14 @@ def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow
 
 
 def _load(engine: Engine, call: Call) -> Flow:
-    """Call the loader and count it."""
+    """Call the loader, count it, and return its value or a ``Failure``."""
     clock = engine.local.clock
     started = clock()
     try:
         value = yield call.source.step(call.values)
-    except BaseException as error:
+    except _EVERY_OUTCOME as error:
         _count_load(engine, call, clock() - started, failed=1)
-        without_frame(error)
-        raise
+        return Failure(without_frame(error))
     _count_load(engine, call, clock() - started, failed=0)
     _refuse(value)
     return value
