@@ -126,6 +126,19 @@ def test_what_is_left_unsaid_is_found(room, said, unsaid, finding):
     assert room(DOCUMENTED.replace(said, unsaid)) == [finding]
 
 
+@pytest.mark.parametrize(
+    ("glossary", "other", "finding"),
+    [
+        ("def load(name", "def load(name, backend", "sampleroom.load: say remote level for backend"),
+        ("def take(self", "def purge(self", "sampleroom.Store.purge: say invalidate for purge"),
+    ],
+)
+def test_a_word_that_the_glossary_does_not_use_is_found(room, glossary, other, finding):
+    """Public names and parameters are called what the glossary calls them."""
+    text = DOCUMENTED.replace(glossary, other).replace('"""Load ``name``.', '"""Load ``name`` by ``backend``.')
+    assert room(text) == [finding]
+
+
 def test_an_entry_ends_where_the_next_begins():
     """The words of one argument are not taken for those of another."""
     docstring = "S.\n\n    Args:\n        a: first\n            more.\n        b: 1 to 5.\n\n    Raises:\n        X: y"

@@ -22,6 +22,21 @@ DURATION = re.compile(
 )
 UNIT = re.compile(r"\bseconds?\b|\bs\b|\bms\b|milliseconds|timedelta")
 RANGE = re.compile(r"[<>]=?|\d|\bat (?:least|most)\b|positive|non-negative|between|\bany\b|no limit|unlimited")
+SAY = {  # docs/glossary.md: one word per concept; what public names and parameters are not called, and what instead
+    "backend": "remote level",
+    "bust": "invalidate",
+    "dogpile": "single-flight",
+    "expiration": "ttl",
+    "expire": "ttl",
+    "factory": "loader",
+    "fail_max": "failure_threshold",
+    "getter": "loader",
+    "grace": "stale_while_revalidate",
+    "purge": "invalidate",
+    "recovery_timeout": "break_duration",
+    "stampede": "single-flight",
+    "trip": "open",
+}
 CONSTRUCTORS = ("__init__", "__new__")
 
 _ENTRY_END = r"(?=^\s*\*{{0,2}}\w+(?: \([^)]*\))?:|\n\s*\n|\Z)"
@@ -60,10 +75,11 @@ def _faults_of_name(module: ModuleType, name: str) -> Iterator[str]:
 def class_faults(cls: type) -> Iterator[str]:
     """Yield what is missing in the documentation of a class, its fields and its own public methods."""
     title = f"{cls.__module__}.{cls.__qualname__}"
+    own = _own_docstring(cls)
     fields = field_docstrings(cls)
-    text = "\n".join([cls.__doc__ or "", getattr(cls.__init__, "__doc__", None) or "", *fields.values()])
-    if not cls.__doc__ or (dataclasses.is_dataclass(cls) and cls.__doc__.startswith(f"{cls.__name__}(")):
+    if not own:
         yield f"{title}: no docstring"
+    text = "\n".join([own, cls.__init__.__doc__ or "", *fields.values()])
     for name in _constructor_parameters(cls):
         yield from _parameter_faults(title, name, text)
     if dataclasses.is_dataclass(cls) and hasattr(cls, "__post_init__"):
@@ -71,6 +87,12 @@ def class_faults(cls: type) -> Iterator[str]:
     for name, member in vars(cls).items():
         if not name.startswith("_"):
             yield from _member_faults(cls, name, member)
+
+
+def _own_docstring(cls: type) -> str:
+    """Return what somebody wrote: a dataclass without a docstring is given its signature as one."""
+    text = cls.__doc__ or ""
+    return "" if dataclasses.is_dataclass(cls) and text.startswith(f"{cls.__name__}(") else text
 
 
 def _constructor_parameters(cls: type) -> list[str]:
@@ -83,6 +105,7 @@ def _constructor_parameters(cls: type) -> list[str]:
 
 def _member_faults(cls: type, name: str, member: Any) -> Iterator[str]:
     title = f"{cls.__module__}.{cls.__qualname__}.{name}"
+    yield from _word_faults(title, name)
     if isinstance(member, staticmethod | classmethod):
         member = member.__func__
     if isinstance(member, property):
@@ -123,7 +146,13 @@ def _parameters(function: Callable[..., Any]) -> list[str]:
     ]
 
 
+def _word_faults(title: str, name: str) -> Iterator[str]:
+    if name in SAY:
+        yield f"{title}: say {SAY[name]} for {name}"
+
+
 def _parameter_faults(title: str, name: str, text: str) -> Iterator[str]:
+    yield from _word_faults(title, name)
     if not re.search(rf"\b{name}\b", text):
         yield f"{title}: parameter {name} is not mentioned"
     elif DURATION.fullmatch(name) and not UNIT.search(text):
