@@ -56,13 +56,7 @@ def check(session: nox.Session) -> None:
     chosen = {name: GATES[name] for name in session.posargs or GATES}
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2)) as workers:
         verdicts = list(workers.map(lambda gate: judge(session, gate), chosen.items()))
-    for verdict in verdicts:
-        session.log(f"{'ok  ' if verdict.passed else 'FAIL'} {verdict.name} ({verdict.seconds:.1f} s)")
-    failed = [verdict for verdict in verdicts if not verdict.passed]
-    for verdict in failed:
-        session.warn(f"---- {verdict.name} ----\n{verdict.output}")
-    if failed:
-        session.error("gates that failed: " + ", ".join(verdict.name for verdict in failed))
+    report(session, verdicts)
 
 
 @nox.session(python=PYTHONS)
@@ -119,3 +113,14 @@ def judge(session: nox.Session, gate: tuple[str, Sequence[str]]) -> Verdict:
         env={**os.environ, "PATH": path},
     )
     return Verdict(name, run.returncode == 0, time.monotonic() - start, run.stdout)
+
+
+def report(session: nox.Session, verdicts: Sequence[Verdict]) -> None:
+    """List how the gates ended, then print in full what each failed one said, and fail if there is one."""
+    for verdict in verdicts:
+        session.log(f"{'ok  ' if verdict.passed else 'FAIL'} {verdict.name} ({verdict.seconds:.1f} s)")
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    for verdict in failed:
+        session.warn(f"---- {verdict.name} ----\n{verdict.output}")
+    if failed:
+        session.error("gates that failed: " + ", ".join(verdict.name for verdict in failed))

@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "src" / "isp_perf"
 EXAMPLES = ROOT / "examples"
 TESTS = ROOT / "tests"
+HOUSE = TESTS / "architecture" / "house"
+NOXFILE = ROOT / "noxfile.py"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
