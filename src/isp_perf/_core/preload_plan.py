@@ -103,17 +103,17 @@ def choose(relation: Relation, *, asked: str | None, joins: int) -> Strategy:
     """
     if asked not in {None, "joined", "selectin"}:
         raise ConfigurationError("strategy", asked, "a strategy is 'joined' or 'selectin'", "leave it out or take one")
-    if asked == "joined" and not (relation.single and not relation.to_many):
+    joinable = relation.single and not relation.to_many
+    if asked == "joined" and not joinable:
         raise ConfigurationError(
             "strategy",
             f"{relation.path}: joined",
             "joining a path that can find several rows per object multiplies the result (a cartesian join)",
             f"load {relation.path!r} with 'selectin'",
         )
-    if asked == "joined":
-        return "joined"
-    joinable = relation.single and not relation.to_many and not relation.self_referencing
-    return "joined" if asked is None and joinable and joins < DEEPEST_JOIN else "selectin"
+    if asked is None:
+        asked = "joined" if joinable and not relation.self_referencing and joins < DEEPEST_JOIN else "selectin"
+    return "joined" if asked == "joined" else "selectin"
 
 
 def nearest(name: str, names: Collection[str]) -> str | None:

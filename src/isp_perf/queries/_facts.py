@@ -10,7 +10,16 @@ from sqlalchemy.sql.elements import BinaryExpression, ColumnElement, UnaryExpres
 
 from isp_perf.queries._kinds import is_column
 
-__all__ = ["equalities", "finds_one", "key_attributes", "leading_index", "order_of", "self_referencing", "unique_sets"]
+__all__ = [
+    "are_unique",
+    "equalities",
+    "finds_one",
+    "key_attributes",
+    "leading_index",
+    "order_of",
+    "self_referencing",
+    "unique_sets",
+]
 
 _ORDERING = {operators.asc_op, operators.desc_op, operators.nulls_first_op, operators.nulls_last_op}
 _JOINED = {"joined", False}
@@ -31,13 +40,18 @@ def unique_sets(table: Any) -> Iterator[frozenset[str]]:
         return
     if table.primary_key.columns:
         yield frozenset(table.primary_key.columns.keys())
-    for constraint in table.constraints:
-        if isinstance(constraint, UniqueConstraint):
-            yield frozenset(column.key for column in constraint.columns)
-    for index in table.indexes:
-        partial = any(options.get("where") is not None for options in index.dialect_options.values())
-        if index.unique and not partial and (names := _plain_columns(index)):
-            yield frozenset(names)
+    yield from (frozenset(names) for names in _constraints(table))
+    yield from (frozenset(names) for index in table.indexes if _is_whole(index) and (names := _plain_columns(index)))
+
+
+def _constraints(table: Any) -> list[list[str]]:
+    """Return the columns of each unique constraint in order."""
+    return [[c.key for c in unique.columns] for unique in table.constraints if isinstance(unique, UniqueConstraint)]
+
+
+def _is_whole(index: Index) -> bool:
+    """Whether a unique index covers every row."""
+    return bool(index.unique) and all(options.get("where") is None for options in index.dialect_options.values())
 
 
 def _plain_columns(index: Index) -> list[str]:
@@ -51,17 +65,17 @@ def finds_one(relation: RelationshipProperty[Any]) -> bool:
     """Whether the tables guarantee that ``relation`` finds at most one row for each parent."""
     if relation.secondary is not None or relation.entity.is_aliased_class or _multiplies(relation.mapper, set()):
         return False
-    remote = {
-        side
-        for pair in equalities(relation.primaryjoin)
-        for side in pair
-        if is_column(side) and any(side.compare(column) for column in relation.remote_side)
-    }
-    for table in {column.table for column in remote}:
-        names = {column.key for column in remote if column.table is table}
-        if any(unique <= names for unique in unique_sets(table)):
-            return True
-    return False
+    return are_unique(relation, relation.remote_side)
+
+
+def are_unique(relation: RelationshipProperty[Any], columns: Iterable[Any]) -> bool:
+    """Whether those of ``columns`` that the join condition surely sets equal hold any combination at most once."""
+    sides = [side for pair in equalities(relation.primaryjoin) for side in pair]
+    bound = [column for column in columns if is_column(column) and any(column.compare(side) for side in sides)]
+    by_table: dict[Any, set[str]] = {}
+    for column in bound:
+        by_table.setdefault(column.table, set()).add(column.key)
+    return any(unique <= names for table, names in by_table.items() for unique in unique_sets(table))
 
 
 def _multiplies(mapper: Mapper[Any], seen: set[Mapper[Any]]) -> bool:
@@ -110,9 +124,7 @@ def leading_index(first: Collection[Any], then: Sequence[Any] = ()) -> bool:
         return True  # not a plain table: nothing is known, so nothing is said
     wanted, tail = {column.key for column in first}, [column.key for column in then]
     primary = list(table.primary_key.columns.keys())
-    ordered = [_plain_columns(index) for index in table.indexes] + [primary]
-    ordered += [[c.key for c in u.columns] for u in table.constraints if isinstance(u, UniqueConstraint)]
     return any(
         set(names[: len(wanted)]) == wanted and (names + primary)[len(wanted) : len(wanted) + len(tail)] == tail
-        for names in ordered
+        for names in [*map(_plain_columns, table.indexes), *_constraints(table), primary]
     )

@@ -18,13 +18,20 @@ def fix_for(kind: Kind, origin: Origin | None, context: Any) -> tuple[str, str]:
     if origin is not None and kind != "write_loop":
         return _relationship(origin) if origin.path else _columns(origin)
     model = _model(context)
-    text = " ".join(context.statement.split()[:_WORDS])
-    if kind == "n_plus_one":
-        what = f"select({model})" if model else "one select"
-        return model or text, f"ask once, before the loop: {what} with .where(<column>.in_(<all values>))"
+    path = model or " ".join(context.statement.split()[:_WORDS])
     if kind == "repeated_read":
-        return model or text, "keep the first result in a variable, or cache the function with @isp_perf.cached"
-    return model or text, f"write all rows at once: session.execute({_verb(context)}({model or 'table'}), rows)"
+        return path, "keep the first result in a variable, or cache the function with @isp_perf.cached"
+    return path, _all_rows(context, model) if kind == "write_loop" else _all_values(model)
+
+
+def _all_values(model: str) -> str:
+    what = f"select({model})" if model else "one select"
+    return f"ask once, before the loop: {what} with .where(<column>.in_(<all values>))"
+
+
+def _all_rows(context: Any, model: str) -> str:
+    verb = "insert" if context.isinsert else "update" if context.isupdate else "delete"
+    return f"write all rows at once: session.execute({verb}({model or 'table'}), rows)"
 
 
 def _relationship(origin: Origin) -> tuple[str, str]:
@@ -61,7 +68,3 @@ def _model(context: Any) -> str:
 def _table(context: Any) -> str:
     table = getattr(context.invoked_statement, "table", None)
     return str(table.name) if table is not None and hasattr(table, "name") else ""
-
-
-def _verb(context: Any) -> str:
-    return "insert" if context.isinsert else "update" if context.isupdate else "delete"

@@ -51,18 +51,19 @@ def preload_into(
 
 
 def _load(session: Session, objects: list[Any], paths: tuple[Path, ...]) -> None:
-    states = dict.fromkeys(_state(session, item) for item in objects)
-    by_mapper: dict[Mapper[Any], list[InstanceState[Any]]] = defaultdict(list)
-    for state in states:
-        by_mapper[state.mapper].append(state)
-    plans = [(mapper, group, preload(mapper.class_, *paths)) for mapper, group in by_mapper.items()]
-    for mapper, group, options in plans if paths else ():
-        keys = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
-        statement = select(mapper.class_).options(load_only(*keys), *options)
-        for start in range(0, len(group), _CHUNK):
-            chosen = [state.identity for state in group[start : start + _CHUNK] if state.identity is not None]
-            wanted = keys[0].in_([key[0] for key in chosen]) if len(keys) == 1 else tuple_(*keys).in_(chosen)
-            session.scalars(statement.where(wanted)).all()
+    by_mapper: dict[Mapper[Any], list[Any]] = defaultdict(list)
+    for state in dict.fromkeys(_state(session, item) for item in objects):
+        by_mapper[state.mapper].append(state.identity)
+    plans = [(mapper, keys, preload(mapper.class_, *paths)) for mapper, keys in by_mapper.items()]
+    for mapper, keys, options in plans if paths else ():
+        names = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
+        statement = select(mapper.class_).options(load_only(*names), *options)
+        for start in range(0, len(keys), _CHUNK):
+            session.scalars(statement.where(_among(names, keys[start : start + _CHUNK]))).all()
+
+
+def _among(names: list[Any], keys: list[Any]) -> Any:
+    return names[0].in_([key[0] for key in keys]) if len(names) == 1 else tuple_(*names).in_(keys)
 
 
 def _state(session: Session, item: Any) -> InstanceState[Any]:

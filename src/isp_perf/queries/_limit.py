@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, exists, select, true, tuple_
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import RelationshipProperty, aliased
+from sqlalchemy.orm import Mapper, RelationshipProperty, aliased
 from sqlalchemy.orm.interfaces import RelationshipDirection
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
@@ -23,7 +23,7 @@ from sqlalchemy.types import NullType, TypeEngine
 
 from isp_perf.errors import ConfigurationError
 from isp_perf.queries._compat import SELECTIN_KEYS, adapted
-from isp_perf.queries._facts import equalities, order_of, unique_sets
+from isp_perf.queries._facts import are_unique, order_of
 from isp_perf.queries._kinds import is_column
 
 __all__ = ["cut_off", "mirrored", "refuse_unlimitable"]
@@ -36,15 +36,14 @@ def refuse_unlimitable(relation: RelationshipProperty[Any], path: str, *, narrow
         ConfigurationError: it is no one-to-many of a keyed parent, has no order, or a flush could take the limited
             list for the whole collection and delete by it.
     """
-    if relation.direction is not RelationshipDirection.ONETOMANY or not relation.uselist or not _one_parent(relation):
+    listed = relation.direction is RelationshipDirection.ONETOMANY and relation.uselist
+    if not listed or not are_unique(relation, relation.local_columns):
         rule, fix = "limit counts rows of a one-to-many whose rows have one parent each", "leave the limit out"
     elif narrowed or relation.entity.is_aliased_class:
         rule, fix = "limit works on relationships to a mapped class itself", "leave of_type() or the limit out"
     elif not relation.order_by:
         rule, fix = "a limit without an order is chance", "give the relationship an order_by"
-    elif not relation.viewonly and (
-        relation.cascade.delete_orphan or (relation.cascade.delete and relation.passive_deletes is False)
-    ):
+    elif _deletes(relation):
         rule = "its cascade could delete by this list, and a limited list is not the collection"
         fix = f"map a second relationship(viewonly=True, order_by=...) beside {relation.key!r} and limit that"
     else:
@@ -52,14 +51,10 @@ def refuse_unlimitable(relation: RelationshipProperty[Any], path: str, *, narrow
     raise ConfigurationError("limit", path, rule, fix)
 
 
-def _one_parent(relation: RelationshipProperty[Any]) -> bool:
-    columns = {side for pair in equalities(relation.primaryjoin) for side in pair}
-    local = {column for column in relation.local_columns if any(column.compare(side) for side in columns)}
-    return any(
-        unique <= {column.key for column in local if column.table is table}
-        for table in {column.table for column in local}
-        for unique in unique_sets(table)
-    )
+def _deletes(relation: RelationshipProperty[Any]) -> bool:
+    """Whether a flush may delete rows because of what is, or is not, in the loaded list."""
+    cascade = relation.cascade
+    return not relation.viewonly and (cascade.delete_orphan or (cascade.delete and relation.passive_deletes is False))
 
 
 def mirrored(clause: Any) -> ColumnElement[Any]:
@@ -110,27 +105,34 @@ def cut_off(relation: RelationshipProperty[Any], limit: int) -> ColumnElement[bo
         limit: the first rows in the relationship's order if positive, the last ones if negative; not 0. Ties are
             broken by the target's primary key, so that the same rows are kept each time.
     """
-    parent, target = aliased(relation.parent.class_), aliased(relation.mapper.class_)
-    whole = relation.mapper.class_
-    names = [relation.mapper.get_property_by_column(column).key for column in relation.mapper.primary_key]
-    parent_names = [relation.parent.get_property_by_column(column).key for column in relation.parent.primary_key]
-    keys = [getattr(target, name) for name in names]
-    order = [adapted(target, clause) for clause in relation.order_by or ()]
-    sorted_by = {column.key for column, _, _ in map(order_of, relation.order_by or ()) if is_column(column)}
-    order += [getattr(target, name) for name in names if name not in sorted_by]
+    parent, target, other = (aliased(mapper.class_) for mapper in (relation.parent, relation.mapper, relation.mapper))
     first = (
-        select(*keys)
+        select(*_keys(target, relation.mapper))
         .where(getattr(parent, relation.key).of_type(target))
-        .order_by(*(order if limit > 0 else map(mirrored, order)))
+        .order_by(*_order(relation, target, backwards=limit < 0))
         .limit(abs(limit))
         .correlate(parent)
     )
-    asked = _row([getattr(parent, name) for name in parent_names]).in_(bindparam(SELECTIN_KEYS, expanding=True))
-    mine = _row([getattr(whole, name) for name in names])
+    keys: Any = bindparam(SELECTIN_KEYS, expanding=True)
+    asked = _row(_keys(parent, relation.parent)).in_(keys)
+    mine = _row(_keys(relation.mapper.class_, relation.mapper))
     lateral = first.lateral()
     by_lateral = mine.in_(select(*lateral.c).select_from(parent).join(lateral, true()).where(asked))
-    other = aliased(relation.mapper.class_)
-    other_keys = [getattr(other, name) for name in names]
-    nested = select(*other_keys).select_from(parent).join(other, _row(other_keys).in_(first)).where(asked)
-    alone = exists().select_from(parent).where(getattr(parent, relation.key), mine.in_(first)).correlate(whole)
+    others = _keys(other, relation.mapper)
+    nested = select(*others).select_from(parent).join(other, _row(others).in_(first)).where(asked)
+    own = getattr(parent, relation.key)
+    alone = exists().select_from(parent).where(own, mine.in_(first)).correlate(relation.mapper.class_)
     return _Cut(by_lateral, mine.in_(nested), alone)
+
+
+def _keys(entity: Any, mapper: Mapper[Any]) -> list[Any]:
+    return [getattr(entity, mapper.get_property_by_column(column).key) for column in mapper.primary_key]
+
+
+def _order(relation: RelationshipProperty[Any], target: Any, *, backwards: bool) -> list[Any]:
+    """Return the relationship's order for the alias ``target``, made total by its primary key."""
+    declared = list(relation.order_by or ())
+    named = {element.key for element, _, _ in map(order_of, declared) if is_column(element)}
+    order = [adapted(target, clause) for clause in declared]
+    order += [key for key in _keys(target, relation.mapper) if key.key not in named]
+    return [mirrored(clause) for clause in order] if backwards else order

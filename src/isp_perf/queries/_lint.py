@@ -23,17 +23,24 @@ def advice(
     """Yield a sentence, with its fix, for everything about loading ``relation`` that will be slow."""
     ordering = [order_of(clause)[0] for clause in relation.order_by or ()]
     columns = [column for column in ordering if is_column(column)]
-    if only is not None and (missing := key_attributes(relation.mapper, columns) - set(only)):
-        names = sorted(missing - key_attributes(relation.mapper, relation.mapper.primary_key))
-        for name in names:
+    if only is not None:
+        keys = key_attributes(relation.mapper, relation.mapper.primary_key)
+        for name in sorted(key_attributes(relation.mapper, columns) - keys - set(only)):
             yield f"{path}: only= defers {name!r}, which the list is ordered by; add it to only[{path!r}]"
-    if relation.direction is not RelationshipDirection.ONETOMANY:
-        return
+    if relation.direction is RelationshipDirection.ONETOMANY:
+        plain = limited and len(columns) == len(ordering)
+        yield from _index_advice(relation, path, columns if plain else None)
+
+
+def _index_advice(
+    relation: RelationshipProperty[Any], path: str, order: Collection[Column[Any]] | None
+) -> Iterator[str]:
+    """Yield what index is missing for a list, which is cut off in ``order`` (``None``: it is loaded whole)."""
     keys = [column for column in relation.remote_side if is_column(column)]
     if not leading_index(keys):
         yield f"{path}: no index begins with {_listed(keys)}; add {_index(keys)} to the model"
-    elif limited and len(columns) == len(ordering) and not leading_index(keys, columns):
-        yield f"{path}: a limit reads the first rows through an index; add {_index([*keys, *columns])} to the model"
+    elif order is not None and not leading_index(keys, list(order)):
+        yield f"{path}: a limit reads the first rows through an index; add {_index([*keys, *order])} to the model"
 
 
 def _listed(columns: Collection[Column[Any]]) -> str:

@@ -158,19 +158,23 @@ class Watch:
 
     def _report(self, finding: Finding) -> None:
         setattr(self.stats, finding.kind, getattr(self.stats, finding.kind) + 1)
-        if self.detect == "off":
-            return
-        if finding.kind == "n_plus_one" and self.detect == "raise":
+        loop = finding.kind == "n_plus_one"
+        if loop and self.detect == "raise":
             raise NPlusOneError(str(finding), (finding,))
+        if self.detect != "off":
+            self._say(finding, loop=loop)
+
+    def _say(self, finding: Finding, *, loop: bool) -> None:
+        """Log a finding once a minute for each site, and warn of an N+1 once for all."""
         site = (finding.file, finding.line, finding.path)
         now = monotonic()
         last = self._seen.get(site)
         if last is None or now - last >= _LOG_INTERVAL:
-            LOG.log(logging.WARNING if finding.kind == "n_plus_one" else logging.INFO, "%s", finding)
+            LOG.log(logging.WARNING if loop else logging.INFO, "%s", finding)
             self._seen[site] = now
         if len(self._seen) > _SITES_KEPT:
             self._seen.pop(next(iter(self._seen)))
-        if last is None and finding.kind == "n_plus_one":
+        if last is None and loop:
             warnings.warn_explicit(str(finding), NPlusOneWarning, finding.file or "<unknown>", finding.line)
 
 
