@@ -7,7 +7,7 @@ limits, so that one hiccup of the machine cannot turn the policy. No clock in he
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["FASTEST", "FAST_LEVELS", "LEVELS", "Choice", "CostModel", "LoadSteps", "level_for"]
+__all__ = ["BEST_LEVELS", "FASTEST", "FAST_LEVELS", "LEVELS", "Choice", "CostModel", "LoadSteps", "level_for"]
 
 Recipe = tuple[str, int]
 
@@ -15,6 +15,9 @@ LEVELS: Final[Mapping[str, int]] = {"br": 4, "zstd": 3, "gzip": 6, "deflate": 6}
 """The level of each coding for ordinary bodies."""
 FAST_LEVELS: Final[Mapping[str, int]] = {"br": 1, "zstd": 1, "gzip": 1, "deflate": 1}
 """The level of each coding when time counts more than bytes."""
+
+BEST_LEVELS: Final[Mapping[str, int]] = {"br": 11, "zstd": 19, "gzip": 9, "deflate": 9}
+"""The level of each coding when only bytes count: for variants that are kept."""
 
 _SMALL_BODY = 4096  # below it, brotli 5 costs as much as 4 and is some 3 % smaller
 _SMALL_BROTLI = 5

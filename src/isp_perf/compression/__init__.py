@@ -6,7 +6,7 @@ for Starlette and FastAPI.
 
 from isp_perf._core.media import DEFAULT_TYPES
 from isp_perf._core.negotiation import Plan, negotiate
-from isp_perf.compression._config import Breach, Budget, Options, Streaming
+from isp_perf.compression._config import Breach, Budget, Options, Streaming, VariantCache
 from isp_perf.compression._functions import Encoded, compress_for, no_compression
 from isp_perf.compression._middleware import CompressionMiddleware
 from isp_perf.compression._request import RequestDecompressionMiddleware
@@ -23,6 +23,7 @@ __all__ = [
     "Plan",
     "RequestDecompressionMiddleware",
     "Streaming",
+    "VariantCache",
     "compress_for",
     "negotiate",
     "no_compression",

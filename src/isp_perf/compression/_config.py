@@ -8,7 +8,7 @@ from typing import Literal
 from isp_perf._core.negotiation import KNOWN_CODINGS
 from isp_perf.errors import ConfigurationError
 
-__all__ = ["Breach", "Budget", "Options", "Streaming", "checked_codings"]
+__all__ = ["Breach", "Budget", "Options", "Streaming", "VariantCache", "checked_codings"]
 
 _MAX_PAD = 256
 
@@ -83,6 +83,34 @@ class Breach:
             raise ConfigurationError("pad", self.pad, f"1 to {_MAX_PAD} bytes", "32 is a good start")
         if self.cross_site not in ("identity", "encode"):
             raise ConfigurationError("cross_site", self.cross_site, "'identity' or 'encode'", "keep 'identity'")
+
+
+@dataclass(frozen=True, slots=True)
+class VariantCache:
+    """Keeps compressed bodies by content: an equal body is compressed once.
+
+    The time an answer takes tells whether its body was seen before. Responses marked ``private`` or ``no-store`` are
+    therefore neither kept nor found, unless that is allowed.
+
+    Attributes:
+        max_bytes: bytes of bodies and their variants together, default 64 MiB; the longest unused go first.
+        max_body: bodies above this many bytes are not looked up (their hash would hold the event loop); default 1 MiB.
+        upgrade_after: hits after which a variant is compressed again as small as can be (brotli 11) in one background
+            thread; default 3, ``None``: never.
+        private: also serve responses marked private or no-store; default ``False``.
+    """
+
+    max_bytes: int = 64 << 20
+    max_body: int = 1 << 20
+    upgrade_after: int | None = 3
+    private: bool = False
+
+    def __post_init__(self) -> None:
+        for setting, value in (("max_bytes", self.max_bytes), ("max_body", self.max_body)):
+            if value < 1:
+                raise ConfigurationError(setting, value, "bytes >= 1", "leave it out for the default")
+        if self.upgrade_after is not None and self.upgrade_after < 1:
+            raise ConfigurationError("upgrade_after", self.upgrade_after, "hits >= 1, or None", "3 is a good start")
 
 
 @dataclass(frozen=True, slots=True)

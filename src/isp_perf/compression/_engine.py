@@ -15,9 +15,10 @@ from isp_perf._core.media import EVENTS, LINES, MediaTypes
 from isp_perf._core.negotiation import Plan, negotiate
 from isp_perf.compression._asgi import Scope
 from isp_perf.compression._codecs import Codec, Encoder, available, codec
-from isp_perf.compression._config import Breach, Budget, Streaming
+from isp_perf.compression._config import Breach, Budget, Streaming, VariantCache
 from isp_perf.compression._offload import Offload
 from isp_perf.compression._stats import CompressionStats
+from isp_perf.compression._variants import Variants
 
 __all__ = ["STREAM_LEVELS", "Engine", "Request"]
 
@@ -58,6 +59,7 @@ class Engine:
         exclude: Iterable[str],
         strong_tags: bool,
         breach: Breach | None,
+        cache: VariantCache | None,
         streaming: Streaming,
         stats: CompressionStats | None,
         offload: Offload,
@@ -76,6 +78,7 @@ class Engine:
         self._budget_us = budget.inline_ms * 1000
         self._steps = LoadSteps(FASTEST if budget.preset == "fast" else None if budget.adaptive else 0)
         self._fixed = not budget.adaptive
+        self.variants = None if cache is None else Variants(cache, self._encode, self.stats)
         patterns = [translate(pattern) for pattern in exclude]
         self._excluded = re.compile("|".join(patterns)) if patterns else None
         private = (b"cookie", b"authorization", b"sec-fetch-site") if breach is not None else ()

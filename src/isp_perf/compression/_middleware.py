@@ -7,7 +7,7 @@ from typing import Literal
 from isp_perf._core.media import DEFAULT_TYPES
 from isp_perf._core.negotiation import KNOWN_CODINGS
 from isp_perf.compression._asgi import ASGIApp, Receive, Scope, Send
-from isp_perf.compression._config import Breach, Budget, Streaming, checked_codings
+from isp_perf.compression._config import Breach, Budget, Streaming, VariantCache, checked_codings
 from isp_perf.compression._engine import Engine
 from isp_perf.compression._offload import Offload
 from isp_perf.compression._responder import Responder
@@ -20,6 +20,15 @@ _BUDGET = Budget()
 _STREAMING = Streaming()
 
 
+def _check_tags(etag: str, budget: Budget, cache: VariantCache | None) -> None:
+    if etag not in ("weak", "suffix"):
+        raise ConfigurationError("etag", etag, "'weak' or 'suffix'", "keep 'weak'")
+    if etag == "suffix" and (budget.adaptive or (cache is not None and cache.upgrade_after is not None)):
+        rule = "strong tags need fixed levels, or equal tags would name different bytes"
+        fix = "pass budget=Budget(adaptive=False) and VariantCache(upgrade_after=None), or keep etag='weak'"
+        raise ConfigurationError("etag", etag, rule, fix)
+
+
 def make_engine(
     *,
     minimum_size: int = 1024,
@@ -29,6 +38,7 @@ def make_engine(
     exclude: Iterable[str] = (),
     etag: Literal["weak", "suffix"] = "weak",
     breach: Breach | None = None,
+    cache: VariantCache | None = None,
     streaming: Streaming = _STREAMING,
     stats: CompressionStats | None = None,
     executor: Executor | None = None,
@@ -42,13 +52,7 @@ def make_engine(
         raise ConfigurationError("minimum_size", minimum_size, "bytes >= 0", "1024 is the default")
     if isinstance(types, str) or isinstance(exclude, str):
         raise ConfigurationError("types/exclude", "a string", "a collection of strings", "put it into a tuple")
-    if etag not in ("weak", "suffix"):
-        raise ConfigurationError("etag", etag, "'weak' or 'suffix'", "keep 'weak'")
-    if etag == "suffix" and budget.adaptive:
-        raise ConfigurationError(
-            "etag", etag, "strong tags need fixed levels, or equal tags would name different bytes",
-            "pass budget=Budget(adaptive=False), or keep etag='weak'",
-        )  # fmt: skip
+    _check_tags(etag, budget, cache)
     return Engine(
         minimum_size=minimum_size,
         encodings=checked_codings("encodings", encodings),
@@ -57,6 +61,7 @@ def make_engine(
         exclude=exclude,
         strong_tags=etag == "suffix",
         breach=breach,
+        cache=cache,
         streaming=streaming,
         stats=stats,
         offload=Offload(executor),
@@ -78,10 +83,11 @@ class CompressionMiddleware:
         types: media types to code: exact names, ``"text/*"``, ``"*+json"``.
         exclude: path patterns (``*``, ``?``, ``[...]`` as in a shell) that are left alone altogether.
         etag: ``"weak"`` (default): a strong tag ``"v1"`` becomes ``W/"v1-br"``; ``"suffix"``: ``"v1-br"``, allowed only
-            with ``Budget(adaptive=False)``.
+            with ``Budget(adaptive=False)`` and no upgrades in the cache.
         not_acceptable: what a client gets that refuses identity and every coding on offer: ``"406"`` (default), before
             the application runs, or ``"identity"``.
         breach: padding and cross-site rule against length guessing; ``None`` (default): off.
+        cache: keeps compressed bodies by content; ``None`` (default): off.
         streaming: how event streams and NDJSON are coded.
         stats: the record to count in; ``None`` makes one, found as ``.stats``.
         executor: threads for large bodies; ``None``: up to 4 of our own.
@@ -102,6 +108,7 @@ class CompressionMiddleware:
         etag: Literal["weak", "suffix"] = "weak",
         not_acceptable: Literal["406", "identity"] = "406",
         breach: Breach | None = None,
+        cache: VariantCache | None = None,
         streaming: Streaming = _STREAMING,
         stats: CompressionStats | None = None,
         executor: Executor | None = None,
@@ -118,6 +125,7 @@ class CompressionMiddleware:
             exclude=exclude,
             etag=etag,
             breach=breach,
+            cache=cache,
             streaming=streaming,
             stats=stats,
             executor=executor,

@@ -82,13 +82,17 @@ async def _in_thread(executor: Executor, call: Callable[[], T]) -> tuple[float, 
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return await _in_foreign_thread(call)
-    return await loop.run_in_executor(executor, _stamped, call)
+    try:
+        future = loop.run_in_executor(executor, _stamped, call)
+    except RuntimeError:  # the executor was shut down: late, but not lost
+        return _stamped(call)
+    return await future
 
 
 async def _in_foreign_thread(call: Callable[[], T]) -> tuple[float, T]:
-    """Run in a thread of trio, which must be there already if its loop is running; else here and now."""
+    """Run in a thread of trio, which is loaded already if its loop is running; else here and now."""
     trio: Any = sys.modules.get("trio")
-    if trio is None:
+    if trio is None or not trio.lowlevel.in_trio_task():
         return _stamped(call)
     result: tuple[float, T] = await trio.to_thread.run_sync(_stamped, call, abandon_on_cancel=True)
     return result

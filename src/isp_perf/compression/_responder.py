@@ -266,12 +266,7 @@ class Responder:
     async def _whole(self, message: Message, body: bytes) -> None:
         """Encode a complete body; send it as it was if it did not become smaller and the client may have it so."""
         engine = self._engine
-        choice = engine.choose(self._candidates(), len(body))
-        if choice.inline:
-            coded, seconds = engine.encode(choice, body)
-        else:
-            self._state = _BROKEN  # until the thread has answered: a cancelled caller must not start over
-            coded, seconds = await engine.encode_away(choice, body)
+        choice, coded, seconds = await self._encoded(body)
         if len(coded) >= len(body) and self._request.plan.identity_ok:
             await self._plain("not_smaller")
             await self._send(message)
@@ -287,6 +282,27 @@ class Responder:
         engine.stats.count(choice.coding, len(body), len(coded))
         await self._send({**self._start, "headers": headers})
         await self._send({**message, "body": coded})
+
+    async def _encoded(self, body: bytes) -> tuple[Choice, bytes, float]:
+        """Return a complete body's coded form: from the variant cache, from the codec here, or from a thread."""
+        engine = self._engine
+        candidates = self._candidates()
+        variants = engine.variants
+        if variants is not None:
+            control = self._found.get(b"cache-control")
+            if not variants.serves(len(body), control, wish=self._options.cache):
+                variants = None
+            elif (found := variants.find(candidates, body)) is not None:
+                return *found, 0.0
+        choice = engine.choose(candidates, len(body))
+        if choice.inline:
+            coded, seconds = engine.encode(choice, body)
+        else:
+            self._state = _BROKEN  # until the thread has answered: a cancelled caller must not start over
+            coded, seconds = await engine.encode_away(choice, body)
+        if variants is not None:
+            variants.offer(choice, body, coded)
+        return choice, coded, seconds
 
     async def _open(self, first: bytes) -> None:
         """Begin a coded stream whose first chunk is ``first``, and send its head."""
