@@ -117,33 +117,29 @@ def _member_faults(cls: type, name: str, member: Any) -> Iterator[str]:
 
 def function_faults(function: Callable[..., Any], title: str, *, owner: type | None = None) -> Iterator[str]:
     """Yield what is missing in the documentation of one function or method."""
-    text = function.__doc__ or (_inherited(owner, function.__name__) if owner else "")
+    text = function.__doc__ or _inherited(owner, function.__name__)
     if not text.strip():
         yield f"{title}: no docstring"
         return
-    context = "\n".join([text, (owner.__doc__ or "") if owner else ""])
-    for name in _parameters(function):
-        if not (owner and name in {"self", "cls"}):
-            yield from _parameter_faults(title, name, context)
+    context = f"{text}\n{owner.__doc__ or ''}" if owner else text
+    for name in _parameters(function, method=owner is not None):
+        yield from _parameter_faults(title, name, context)
     for error in sorted(raised(function) - set(re.findall(r"\w+", context))):
         yield f"{title}: raises {error} and does not say so"
 
 
-def _inherited(owner: type, name: str) -> str:
-    return next((doc for base in owner.__mro__[1:] if (doc := getattr(vars(base).get(name), "__doc__", None))), "")
+def _inherited(owner: type | None, name: str) -> str:
+    bases = owner.__mro__[1:] if owner else ()
+    return next((doc for base in bases if (doc := getattr(vars(base).get(name), "__doc__", None))), "")
 
 
-def _parameters(function: Callable[..., Any]) -> list[str]:
+def _parameters(function: Callable[..., Any], *, method: bool = False) -> list[str]:
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:
         return []
-    return [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
-        and not parameter.name.startswith("_")
-    ]
+    named = [p.name for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
+    return [name for name in named if not name.startswith("_") and not (method and name in {"self", "cls"})]
 
 
 def _word_faults(title: str, name: str) -> Iterator[str]:
