@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from time import monotonic
 from types import CoroutineType, TracebackType
-from typing import Any, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import Any, ClassVar, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast
 
 from isp_perf._core.breaker_states import State
 from isp_perf.breaker._config import CircuitConfig, seconds
 from isp_perf.breaker._emission import breaker_lines
 from isp_perf.breaker._eras import IsolatedEra, OpenEra
-from isp_perf.breaker._forms import BreakerBlock, Permit, admit, aenter, answer, enter, follow, stand_in
-from isp_perf.breaker._half_open import HalfOpenEra, Probe
+from isp_perf.breaker._forms import BreakerBlock, Permit, admit, aenter, enter, follow
+from isp_perf.breaker._half_open import HalfOpenEra, Probe, turn
 from isp_perf.breaker._machine import CircuitEvent, Counts, Machine
 from isp_perf.breaker._wrapping import Site, build
 from isp_perf.errors import ConfigurationError, RejectedError
@@ -134,7 +134,7 @@ class CircuitBreaker(Machine):
         if era.shut:
             era = admit(self)
             if era is None:
-                return cast("T", stand_in(self, *args, **kwargs))
+                return cast("T", self.stand_in(*args, **kwargs))
         try:
             result = function(*args, **kwargs)
         except TypeError as error:
@@ -160,7 +160,7 @@ class CircuitBreaker(Machine):
         if self.era.shut:
             era = await aenter(self, fallback=True)
             if era is None:
-                return cast("T", await answer(self, *args, **kwargs))
+                return cast("T", await self.answer(*args, **kwargs))
         else:
             era = self.era
         try:
@@ -221,6 +221,27 @@ class CircuitBreaker(Machine):
 
     async def __aexit__(self, *_: object) -> None:
         """Never reached: entering raises."""
+
+    # -- what generated wrappers reach through their breaker -------------------------------------------------------
+
+    caught: ClassVar[type[BaseException]] = BaseException
+
+    def stand_in(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Return what the configured fallback answers to these arguments."""
+        return self.config.stand_in(*args, **kwargs)
+
+    async def answer(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Return what the configured fallback answers, awaited if it has to be."""
+        result = self.config.stand_in(*args, **kwargs)
+        return await result if hasattr(result, "__await__") else result
+
+    async def turn(self) -> Any:
+        """Wait until the call is admitted, and return what it settles into."""
+        return await turn(self)
+
+    def follow(self, era: Any, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """Return a coroutine that awaits what a plain function returned, and counts its outcome."""
+        return follow(era, work)
 
     # -- the Guard protocol: callers that ask and tell without a permit in hand -----------------------------------
 

@@ -2,10 +2,9 @@
 
 import inspect
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any, get_type_hints
 
-from isp_perf.breaker._forms import answer, follow, stand_in
-from isp_perf.breaker._half_open import WAIT, turn
 from isp_perf.breaker._wrapping import Site, indented
 
 __all__ = ["breaker_lines", "may_return_coroutine"]
@@ -28,16 +27,20 @@ def may_return_coroutine(function: Callable[..., Any]) -> bool:
 
 
 def breaker_lines(inner: list[str], site: Site, breaker: str) -> list[str]:
-    """Return ``inner`` protected by the breaker whose place holder is ``breaker``."""
+    """Return ``inner`` protected by the breaker whose place holder is ``breaker``.
+
+    What only unusual paths need is reached through the breaker, since each further constant of the wrapper would cost
+    every call a copy.
+    """
     era, error = site.local("era"), site.local("error")
     rejected = _rejected_lines(site, breaker)
     call = [
         "try:",
         *indented(inner),
-        f"except $BaseException as {error}:",
+        f"except {breaker}.caught as {error}:",
         f"    {era}.fail({error})",
         "    raise",
-        *_success_lines(site, era),
+        *_success_lines(site, breaker, era),
     ]
     lines = [f"{era} = {breaker}.era", f"if {era}.shut:", *indented(_admission_lines(site, breaker, era))]
     if site.outermost:
@@ -49,32 +52,30 @@ def breaker_lines(inner: list[str], site: Site, breaker: str) -> list[str]:
 def _admission_lines(site: Site, breaker: str, era: str) -> list[str]:
     if not site.asynchronous:
         return [f"{era} = {era}.admit()"]
-    wait, turn_ = site.bind("wait", WAIT), site.bind("turn", turn)
-    return [f"{era} = {era}.aadmit()", f"if {era} is {wait}:", f"    {era} = await {turn_}({breaker})"]
+    return [f"{era} = {era}.aadmit()", f"if {era} is False:", f"    {era} = await {breaker}.turn()"]
 
 
 def _rejected_lines(site: Site, breaker: str) -> list[str]:
     """Answer with the fallback; only a configuration that has one ever comes here."""
-    leave = ["return"] if site.outermost else []
     if site.kind == "async generator":
-        item, source = site.local("item"), site.bind("stand_in", stand_in)
-        return [f"async for {item} in {source}({breaker}, $args):", f"    yield {item}", *leave]
+        item = site.local("item")
+        leave = ["return"] if site.outermost else []
+        return [f"async for {item} in {breaker}.stand_in($args):", f"    yield {item}", *leave]
     verb = "return" if site.outermost else "$result ="
     if site.kind == "generator":
-        return [f"{verb} (yield from {site.bind('stand_in', stand_in)}({breaker}, $args))"]
+        return [f"{verb} (yield from {breaker}.stand_in($args))"]
     if site.kind == "coroutine":
-        return [f"{verb} await {site.bind('answer', answer)}({breaker}, $args)"]
-    return [f"{verb} {site.bind('stand_in', stand_in)}({breaker}, $args)"]
+        return [f"{verb} await {breaker}.answer($args)"]
+    return [f"{verb} {breaker}.stand_in($args)"]
 
 
-def _success_lines(site: Site, era: str) -> list[str]:
+def _success_lines(site: Site, breaker: str, era: str) -> list[str]:
     count = [f"{era}.ok += 1", f"if {era}.dirty:", f"    {era}.settle($result)"]
     if site.kind != "function" or not may_return_coroutine(site.function):
         return count
-    follow_ = site.bind("follow", follow)
     return [
-        "if $result.__class__ is $Coroutine:",
-        f"    $result = {follow_}({era}, $result)",
+        f"if $result.__class__ is {site.bind('Coroutine', CoroutineType)}:",
+        f"    $result = {breaker}.follow({era}, $result)",
         "else:",
         *indented(count),
     ]

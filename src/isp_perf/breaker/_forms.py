@@ -8,20 +8,9 @@ from isp_perf.breaker._half_open import WAIT, turn
 from isp_perf.breaker._machine import Machine
 from isp_perf.errors import CircuitOpenError, ConfigurationError
 
-__all__ = ["BreakerBlock", "Permit", "admit", "answer", "enter", "follow", "stand_in"]
+__all__ = ["BreakerBlock", "Permit", "admit", "aenter", "enter", "follow"]
 
 T = TypeVar("T")
-
-
-def stand_in(breaker: Machine, /, *args: Any, **kwargs: Any) -> Any:
-    """Return what the configured fallback answers to these arguments."""
-    return breaker.config.stand_in(*args, **kwargs)
-
-
-async def answer(breaker: Machine, /, *args: Any, **kwargs: Any) -> Any:
-    """Return what the configured fallback answers, awaited if it has to be."""
-    result = stand_in(breaker, *args, **kwargs)
-    return await result if hasattr(result, "__await__") else result
 
 
 async def follow(era: Any, work: Awaitable[T]) -> T:

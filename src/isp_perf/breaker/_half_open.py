@@ -9,14 +9,13 @@ from typing import Any, ClassVar, Final
 
 from isp_perf._core.breaker_probes import CLOSE, OPEN, UNDECIDED, Probes
 from isp_perf._core.breaker_states import Cause, State
-from isp_perf._runtime.wheel import Deadline
 from isp_perf.breaker._eras import Owner
-from isp_perf.breaker._watched import Ticket, deadline_for
+from isp_perf.breaker._watched import Ticket, Timed
 from isp_perf.errors import ProbeLimitError
 
 __all__ = ["WAIT", "HalfOpenEra", "Probe", "turn"]
 
-WAIT: Final = object()
+WAIT: Final = False
 """What a coroutine is told that has to wait for the decision: go to ``turn``."""
 
 _new_limit = ProbeLimitError.__new__
@@ -28,9 +27,13 @@ class Probe(Ticket):
 
     __slots__ = ("token",)
 
-    def __init__(self, era: "HalfOpenEra", start: float, deadline: Deadline | None = None, *, token: int) -> None:
-        super().__init__(era, start, deadline)
+    def __init__(self, era: "HalfOpenEra", start: float, *, token: int) -> None:
+        self.era = era
+        self.start = start
+        self.ok = 0
         self.token = token
+
+    settle = Ticket.settle_fully
 
     def take(self) -> int:
         """Return the token, once: a second settlement finds 0, which is no permit."""
@@ -89,8 +92,8 @@ class HalfOpenEra:
             return WAIT
         if not isinstance(found, Ticket):
             return None if found is None else found.aadmit()
-        found.deadline = deadline_for(self.config)
-        return found
+        limit = self.config.deadline
+        return found if limit is None else Timed(found, limit)
 
     def _lend(self) -> Any:
         """Return a probe, the era that took this one's place, ``None`` for the fallback, or how long to wait."""

@@ -18,7 +18,7 @@ from isp_perf.breaker._config import CircuitConfig, CountWindow, TimeWindow, sec
 from isp_perf.breaker._eras import CountEra, DisabledEra, IsolatedEra, OpenEra, StreakEra, TimeEra
 from isp_perf.breaker._half_open import HalfOpenEra, Probe
 from isp_perf.breaker._outcomes import ask
-from isp_perf.breaker._watched import Ticket, Watched, WatchedCount, WatchedStreak, WatchedTime
+from isp_perf.breaker._watched import Watched, WatchedCount, WatchedStreak, WatchedTime, ticket
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Clock
 
@@ -347,11 +347,16 @@ class Machine:
                 would_open=self.would_open,
             )
 
+    @property
+    def counts_locked(self) -> bool:
+        """Whether every call has to be counted under the lock."""
+        return FREE_THREADED
+
     def ticket(self) -> Any:
         """Return what an outcome that comes without an admission settles into."""
         era = self.era
         if isinstance(era, Watched):
-            return Ticket(era, self.clock())
+            return ticket(era, self.clock())
         return era if isinstance(era, StreakEra | CountEra | TimeEra | DisabledEra) else Stray(self)
 
     def lent(self) -> "deque[Probe]":

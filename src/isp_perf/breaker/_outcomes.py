@@ -40,7 +40,7 @@ def matches(setting: str, spec: ErrorSpec, error: BaseException) -> bool:
     return bool(ask(setting, spec, error, otherwise=setting != "neutral"))
 
 
-def ask(setting: str, function: Any, value: object, *, otherwise: Any) -> Any:
+def ask(setting: str, function: Any, value: object, *, otherwise: Any = None) -> Any:
     """Return ``function(value)``, or ``otherwise`` if it raises: a fault in a predicate never reaches the call.
 
     The first fault of each setting is logged.

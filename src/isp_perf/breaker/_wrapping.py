@@ -7,7 +7,6 @@ user's own parameter list.
 
 import inspect
 from collections.abc import Callable, Sequence
-from types import CoroutineType
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 from isp_perf._runtime.specialize import specialize
@@ -66,7 +65,6 @@ class Site:
             "BaseException": BaseException,
             "GeneratorExit": GeneratorExit,
             "StopAsyncIteration": StopAsyncIteration,
-            "Coroutine": CoroutineType,
         }
 
     @property
