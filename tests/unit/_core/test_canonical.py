@@ -12,6 +12,9 @@ import pytest
 from isp_perf._core.canonical import canonical, number_text
 
 
+TENTH = 0.1
+
+
 class Shade(StrEnum):
     RED = "red"
 
@@ -46,7 +49,7 @@ class Name(str):
         (1, 1.0),
         (1, Decimal(1)),
         (0.5, Decimal("0.50")),
-        (0.1, Decimal.from_float(0.1)),
+        (0.1, Decimal(TENTH)),
         (10**500, Decimal("1e500")),
         ("red", Shade.RED),
         (1, Level.ONE),

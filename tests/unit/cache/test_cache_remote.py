@@ -1,0 +1,287 @@
+"""The second level: shared values, races with invalidation, and a level that is sick."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+
+from isp_perf.cache import CacheManager
+from isp_perf.errors import CodecError, ConfigurationError
+from isp_perf.testing import ManualClock
+
+
+@dataclass
+class Profile:
+    name: str
+    age: int
+
+
+def profiles(cache, calls, **options):
+    @cache.cached("profile:{name}", ttl=60, **options)
+    async def profile(name: str) -> Profile:
+        calls[name] += 1
+        return Profile(name, 40 + calls[name])
+
+    return profile
+
+
+async def test_another_process_finds_the_value_with_its_type(remote):
+    """What one manager loaded, the next one reads from the remote level as the annotated type."""
+    calls = Counter()
+    first = profiles(CacheManager(redis=remote), calls)
+    second_manager = CacheManager(redis=remote)
+    second = profiles(second_manager, calls)
+    assert await first("ana") == await second("ana") == Profile("ana", 41)
+    assert calls["ana"] == 1
+    assert second.stats.l2_hits == 1
+    assert second_manager.stats().hits == 1
+    assert list(remote.blocking.data) == ["isp:1:profile:ana"]
+
+
+def test_plain_functions_use_the_blocking_half(remote):
+    """A plain function shares its values too."""
+    calls = Counter()
+
+    def make(cache):
+        @cache.cached("n:{x}")
+        def load(x: int) -> int:
+            calls[x] += 1
+            return x
+
+        return load
+
+    one, other = make(CacheManager(redis=remote)), make(CacheManager(redis=remote))
+    assert one(1) == other(1) == 1
+    assert calls[1] == 1
+
+
+async def test_local_life_never_outlives_the_remote_one(remote):
+    """A value read from the remote level lives only as long as it has left there."""
+    clock = ManualClock(1000)
+    calls = Counter()
+    first = profiles(CacheManager(redis=remote, clock=clock), calls)
+    second = profiles(CacheManager(redis=remote, clock=clock), calls)
+    await first("ana")
+    clock.advance(50)
+    await second("ana")
+    clock.advance(10)
+    await second("ana")
+    assert calls["ana"] == 2
+
+
+async def test_another_shape_or_foreign_bytes_are_a_miss(remote):
+    """A changed return type and damaged bytes are loaded anew, never an error."""
+    calls = Counter()
+    await profiles(CacheManager(redis=remote), calls)("ana")
+
+    @dataclass
+    class Wider:
+        name: str
+        age: int
+        plan: str
+
+    @CacheManager(redis=remote).cached("profile:{name}")
+    async def wider(name: str) -> Wider:
+        return Wider(name, 1, "gold")
+
+    @CacheManager(redis=remote).cached("profile:{name}")
+    async def text(name: str) -> str:
+        return name
+
+    wider.__wrapped__.__annotations__["return"] = Wider
+    assert (await wider("ana")).plan == "gold"
+    assert await text("ana") == "ana"
+    remote.blocking.data["isp:1:profile:ana"] = b"\x80garbage"
+    assert await profiles(CacheManager(redis=remote), calls)("ana") == Profile("ana", 42)
+
+
+async def test_invalidation_reaches_the_remote_level(remote):
+    """After invalidate nobody finds the value in either level."""
+    calls = Counter()
+    cache = CacheManager(redis=remote)
+    load = profiles(cache, calls)
+    await load("ana")
+    receipt = await load.invalidate("ana")
+    assert receipt.delivered
+    assert remote.blocking.data == {}
+    assert (await load("ana")).age == 42
+    await cache.invalidate_pattern("profile:*")
+    assert remote.blocking.data == {}
+    assert (await load("ana")).age == 43
+
+
+async def test_load_begun_before_an_invalidation_is_never_stored(remote):
+    """The older load reaches its callers, neither level keeps it, and a later caller does not join it."""
+    cache = CacheManager(redis=remote)
+    gate, value = asyncio.Event(), ["old"]
+
+    @cache.cached("x:{key}")
+    async def load(key: int) -> str:
+        seen = value[0]
+        if seen == "old":
+            await gate.wait()
+        return seen
+
+    before = asyncio.create_task(load(1))
+    await asyncio.sleep(0.01)
+    value[0] = "new"
+    await load.invalidate(1)
+    assert await load(1) == "new"
+    gate.set()
+    assert await before == "old"
+    assert await load(1) == "new"
+    assert b"new" in remote.blocking.data["isp:1:x:1"]
+
+
+async def test_write_overtaken_by_an_invalidation_is_taken_back(remote):
+    """If the delete arrives before the write of an older load, the write is undone and never read."""
+    cache = CacheManager(redis=remote)
+    arrived, go = asyncio.Event(), asyncio.Event()
+
+    async def pause():
+        arrived.set()
+        await go.wait()
+
+    remote.before_write = pause
+
+    @cache.cached("x:{key}", ttl=60)
+    async def load(key: int) -> str:
+        return "old"
+
+    before = asyncio.create_task(load(1))
+    await arrived.wait()
+    remote.before_write = None
+    await cache.invalidate("x:1")
+    later = asyncio.create_task(cache.get("x:1"))
+    assert await later is None
+    go.set()
+    assert await before == "old"
+    assert await cache.get("x:1") is None
+    assert remote.blocking.data == {}
+
+
+async def test_sick_level_is_silent_and_left_alone(remote):
+    """While Redis is away every call is served by the loader, and it is asked only now and then."""
+    clock = ManualClock()
+    calls = Counter()
+    cache = CacheManager(redis=remote, clock=clock)
+    load = profiles(cache, calls)
+    remote.blocking.sick = True
+    for number in range(20):
+        assert (await load(f"n{number}")).age == 41
+    assert remote.blocking.asked.total() == 1
+    assert cache.stats().remote_errors == 1
+    clock.advance(0.1)
+    await load("again")
+    assert remote.blocking.asked.total() == 2
+    clock.advance(0.1)
+    await load("rests longer each time")
+    assert remote.blocking.asked.total() == 2
+    remote.blocking.sick = False
+    clock.advance(5)
+    await load("back")
+    assert "isp:1:profile:back" in remote.blocking.data
+
+
+async def test_what_was_invalidated_while_away_is_deleted_before_it_is_believed(remote):
+    """Keys and patterns invalidated during an outage are deleted at the first use after it."""
+    clock = ManualClock()
+    cache = CacheManager(redis=remote, clock=clock)
+    calls = Counter()
+    load = profiles(cache, calls)
+    await load("ana")
+    await load("bob")
+    remote.blocking.sick = True
+    receipt = await load.invalidate("ana")
+    assert receipt.queued
+    assert (await cache.invalidate_pattern("profile:b*")).queued
+    with pytest.raises(TimeoutError):
+        await receipt.wait(0.01)
+    remote.blocking.sick = False
+    clock.advance(10)
+    assert (await load("ana")).age == 42
+    assert (await load("bob")).age == 42
+    await receipt.wait(1)
+    assert receipt.delivered
+
+
+async def test_hundreds_of_undelivered_keys_become_one_flush(remote):
+    """More debts than are worth remembering are paid by treating the namespace as flushed."""
+    clock = ManualClock()
+    cache = CacheManager(redis=remote, clock=clock)
+    await cache.set("kept", 1)
+    remote.blocking.data["other:1:x"] = b"not ours"
+    remote.blocking.sick = True
+    await cache.invalidate(*(f"k{number}" for number in range(10_001)))
+    remote.blocking.sick = False
+    clock.advance(10)
+    await cache.start()
+    assert remote.blocking.data == {"other:1:x": b"not ours"}
+
+
+async def test_failed_write_is_deleted_later(remote):
+    """A write without an answer may have arrived; it is deleted before the key is believed."""
+    clock = ManualClock()
+    cache = CacheManager(redis=remote, clock=clock)
+    remote.blocking.sick = True
+    await cache.set("k", "maybe")
+    remote.blocking.sick = False
+    remote.blocking.data["isp:1:k"] = b"arrived late"
+    clock.advance(10)
+    assert await cache.get("other") is None
+    assert "isp:1:k" not in remote.blocking.data
+
+
+async def test_cancelled_write_is_deleted_later(remote):
+    """A caller that is cancelled while its value is written leaves nothing unsure behind."""
+    cache = CacheManager(redis=remote)
+    started = asyncio.Event()
+
+    async def hang():
+        started.set()
+        await asyncio.sleep(60)
+
+    remote.before_write = hang
+    task = asyncio.create_task(cache.set("k", 1))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    remote.before_write = None
+    remote.blocking.data["isp:1:k"] = b"arrived late"
+    await cache.get("other")
+    assert "isp:1:k" not in remote.blocking.data
+
+
+async def test_get_many_is_one_round_trip(remote):
+    """All keys that are not in memory are asked for at once."""
+    await CacheManager(redis=remote).set_many({"a": 1, "b": 2})
+    cache = CacheManager(redis=remote)
+    await cache.set("local", 0)
+    remote.blocking.asked.clear()
+    assert await cache.get_many(["a", "local", "b", "absent", "a"]) == {"a": 1, "b": 2, "local": 0}
+    assert remote.blocking.asked == {"get_many": 1}
+    assert await cache.get_many([]) == {}
+
+
+async def test_refuses_what_would_not_come_back(remote):
+    """Without an annotation only plain values may go to the remote level."""
+    cache = CacheManager(redis=remote)
+
+    @cache.cached("bare:{x}")
+    async def bare(x):
+        return Profile("a", x)
+
+    with pytest.raises(CodecError, match="annotate what the function returns"):
+        await bare(1)
+    with pytest.raises(CodecError, match="dict key of type tuple"):
+        await cache.set("k", {(1, 2): 3})
+    with pytest.raises(CodecError, match="tuple would come back"):
+        await cache.set("k", (1, 2))
+
+
+def test_redis_must_be_a_level():
+    """Anything but a URL or a remote level is a ConfigurationError."""
+    with pytest.raises(ConfigurationError, match="a RemoteLevel"):
+        CacheManager(redis=5)
