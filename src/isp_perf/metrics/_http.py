@@ -97,14 +97,16 @@ class MetricsMiddleware:
 
     def __init__(self, app: ASGIApp, *, target: MetricRegistry = registry) -> None:
         self.app = app
+        self._registry = target
         self._metrics = HttpMetrics(target)
         self._in_flight = self._metrics.in_flight
         self._cells: dict[tuple[str, str, int], _Cells] = {}
+        target.forked.add(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and count it."""
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self._pass_through(scope, receive, send)
             return
         status = sent = end = 0
         method: str = scope["method"]
@@ -142,8 +144,19 @@ class MetricsMiddleware:
             if reading is not None:
                 received_bytes.n += reading.total
 
+    def after_fork(self) -> None:
+        """Forget, in a forked child, which series exist: the next request then joins the new siblings."""
+        self._cells.clear()
+
+    async def _pass_through(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._registry.share()
+        await self.app(scope, receive, send)
+        if scope["type"] == "lifespan":
+            self._registry.publish()
+
     def _find(self, method: str, template: str, status: int) -> _Cells:
         """Return the series of a combination seen for the first time, and remember it."""
+        self._registry.share()
         if method not in _METHODS:
             return self._metrics.cells(_OTHER, template, status)
         cells = self._metrics.cells(method, template, status)

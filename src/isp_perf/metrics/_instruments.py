@@ -280,6 +280,10 @@ class Family(Generic[Series]):
         found = {key: one.exemplars() for key, one in zip(keys, series, strict=True) if isinstance(one, Histogram)}
         return {key: cells for key, cells in found.items() if cells}
 
+    def after_fork(self) -> None:
+        """Give a forked child a lock that no thread of its parent holds."""
+        self._lock = threading.RLock()
+
     def _by_name(self, values: tuple[object, ...], named: Mapping[str, object]) -> tuple[object, ...]:
         try:
             ordered = tuple([named[name] for name in self.spec.labels])

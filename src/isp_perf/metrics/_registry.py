@@ -1,16 +1,20 @@
 """The registry: what exists, what may be added, and the reading of everything at once."""
 
+import logging
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from isp_perf.errors import ConfigurationError
+from isp_perf.metrics._group import has_siblings
 from isp_perf.metrics._instruments import Counter, Family, Gauge, Histogram, LeftOut
 from isp_perf.metrics._names import valid_labels, valid_name
-from isp_perf.metrics._snapshot import Column, Merge, Readings, Snapshot, Spec
+from isp_perf.metrics._snapshot import Column, Merge, Readings, Snapshot, Spec, labelled, without
 
 __all__ = ["ERRORS", "OVERFLOWED", "Exchange", "MetricRegistry", "Scope", "registry"]
 
@@ -24,14 +28,32 @@ OVERFLOWED = Spec(
 ERRORS = Spec("isp_metrics_errors_total", "counter", "Readings that failed and were left out of a scrape.", ("metric",))
 _SUFFIXES = {"counter": ("_total", "_created"), "histogram": ("_bucket", "_count", "_sum", "_created"), "gauge": ()}
 _INTERNAL_LIMIT = 1_000_000
+_JOIN_TIMEOUT = 2.0  # seconds a scrape waits for the first meeting with the siblings
+_log = logging.getLogger("isp_perf.metrics")
 _Series = TypeVar("_Series", bound=Counter | Gauge | Histogram)
 
 
 class Exchange(Protocol):
-    """Joins the snapshots of sibling processes; see ``_workers``."""
+    """A place among sibling processes; see ``_workers``."""
 
-    def gather(self, local: Callable[[], Snapshot]) -> Snapshot:
-        """Return the totals over all workers, this one read through ``local``."""
+    def gather(self) -> Snapshot:
+        """Return the totals over all workers."""
+        ...
+
+    def publish(self) -> Snapshot:
+        """Write this process's figures for its siblings."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go of what a forked child inherited."""
+        ...
+
+
+class Forked(Protocol):
+    """Something that must begin anew in a forked child."""
+
+    def after_fork(self) -> None:
+        """Begin anew."""
         ...
 
 
@@ -40,13 +62,23 @@ class MetricRegistry:
 
     Args:
         limit: series a metric with labels may have (>= 1); further label values share one ``__overflow__`` series.
+        shared: give totals over all workers of a server. The default registry does; of one process there can be one.
+
+    Attributes:
+        sharing: whether ``share`` has nothing left to do.
+        forked: what else must begin anew in a forked child, held weakly.
     """
 
-    def __init__(self, *, limit: int = 1000) -> None:
+    def __init__(self, *, limit: int = 1000, shared: bool = False) -> None:
         if limit < 1:
             raise ConfigurationError("limit", limit, "a metric needs at least one series", "pass a number >= 1")
         self.limit = limit
-        self.exchange: Exchange | None = None
+        self._shared = shared
+        self.sharing = not shared
+        self._exchange: Exchange | None = None
+        self.forked: weakref.WeakSet[Forked] = weakref.WeakSet()
+        self._joined = threading.Event()
+        self._baseline: Snapshot | None = None
         self._lock = threading.RLock()
         self._names: dict[str, str] = {}
         self._families: dict[str, Family[Any]] = {}
@@ -54,6 +86,8 @@ class MetricRegistry:
         self._derivations: list[Derivation] = []
         self._overflows = self._own(OVERFLOWED)
         self._errors = self._own(ERRORS)
+        if shared and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
 
     @overload
     def counter(self, name: str, help: str) -> Counter: ...
@@ -163,15 +197,33 @@ class MetricRegistry:
             columns[name] = family.read(self._failed)
             if family.spec.kind == "histogram" and (found := family.exemplars()):
                 exemplars[name] = found
-        return Snapshot(columns, time.time_ns(), exemplars)
+        snapshot = Snapshot(columns, time.time_ns(), exemplars)
+        return snapshot if self._baseline is None else without(snapshot, self._baseline)
+
+    def share(self) -> None:
+        """Join the other workers of this server, in a thread of its own; the first request does this by itself.
+
+        Not at import: a server that loads the application before it forks its workers must not have threads then.
+        """
+        with self._lock:
+            if self.sharing:
+                return
+            self.sharing = True
+            # Imported here and not in the thread: a fork in the middle of an import leaves half a module to the child.
+            join = _joiner()
+            threading.Thread(target=self._join, args=(join,), name="isp_perf metrics start", daemon=True).start()
+
+    def publish(self) -> None:
+        """Write this worker's figures for its siblings now; done once a second and at exit anyway."""
+        if self._exchange is not None:
+            self._exchange.publish()
 
     def collect(self, scope: Scope = "all") -> Snapshot:
         """Return the totals over all workers, or of this one (``scope="worker"``), with everything derived.
 
         May wait up to 50 ms for siblings: call it in a thread, not on an event loop.
         """
-        exchange = self.exchange
-        snapshot = self.local() if scope == "worker" or exchange is None else exchange.gather(self.local)
+        snapshot = self.local() if scope == "worker" else self._gathered()
         columns = dict(snapshot.columns)
         merged = Snapshot(columns, snapshot.time_ns, snapshot.exemplars)
         for derive in list(self._derivations):
@@ -179,6 +231,39 @@ class MetricRegistry:
                 columns.update({column.spec.name: column for column in derive(merged)})
         merged.columns = dict(sorted(columns.items()))
         return merged
+
+    def _gathered(self) -> Snapshot:
+        self.share()
+        if not self._shared:
+            return self.local()
+        self._joined.wait(_JOIN_TIMEOUT)
+        exchange = self._exchange
+        return self._labelled() if exchange is None else exchange.gather()
+
+    def _join(self, join: Callable[[Callable[[], Snapshot]], Exchange]) -> None:
+        try:
+            self._exchange = join(self.local)
+        except OSError as error:
+            _log.warning("metrics are of this process only, not of all workers: %s", error)
+        self._joined.set()
+
+    def _labelled(self) -> Snapshot:
+        """Return this process's figures where totals cannot be had: among siblings each series says whose it is."""
+        snapshot = self.local()
+        return labelled(snapshot, "worker", str(os.getpid())) if has_siblings(os.environ) else snapshot
+
+    def _after_fork(self) -> None:
+        """Begin anew in a forked child: what the parent counted is the parent's."""
+        self._lock = threading.RLock()
+        for one in (*self._families.values(), *self.forked):
+            one.after_fork()
+        if self._exchange is not None:
+            self._exchange.abandon()
+        self._exchange = None
+        self._joined = threading.Event()
+        self.sharing = False
+        self._baseline = None
+        self._baseline = self.local()
 
     def _define(self, spec: Spec, create: Callable[[], _Series]) -> _Series | Family[_Series]:
         with self._lock:
@@ -215,6 +300,19 @@ class MetricRegistry:
         self._errors.labels(name).n += 1
 
 
+def _joiner() -> Callable[[Callable[[], Snapshot]], Exchange]:
+    """Return the function that joins the siblings; one that refuses where the system has no file locks (Windows)."""
+    try:
+        from isp_perf.metrics._workers import join
+    except ImportError:
+        return _alone
+    return join
+
+
+def _alone(_: Callable[[], Snapshot]) -> Exchange:
+    raise OSError("this system has no file locks")
+
+
 def _bounds(buckets: Sequence[float], scale: int) -> tuple[int, ...]:
     """Return user-given bounds in whole units, without the implied last one."""
     given = [bound for bound in buckets if bound != float("inf")]
@@ -226,4 +324,4 @@ def _bounds(buckets: Sequence[float], scale: int) -> tuple[int, ...]:
     return bounds
 
 
-registry = MetricRegistry()
+registry = MetricRegistry(shared=True)

@@ -8,11 +8,23 @@ exact, so the order of merging cannot change a total.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from operator import itemgetter
+from dataclasses import dataclass, field, replace
+from operator import itemgetter, sub
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Column", "Exemplar", "Key", "Kind", "Merge", "Readings", "Snapshot", "Spec", "merge_snapshots"]
+__all__ = [
+    "Column",
+    "Exemplar",
+    "Key",
+    "Kind",
+    "Merge",
+    "Readings",
+    "Snapshot",
+    "Spec",
+    "labelled",
+    "merge_snapshots",
+    "without",
+]
 
 Key: TypeAlias = tuple[str, ...]
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
@@ -158,6 +170,42 @@ def merge_snapshots(parts: Sequence[Snapshot]) -> Snapshot:
     columns = {name: _merge_columns(same) for name, same in gathered.items()}
     newest = ordered[-1].time_ns if ordered else 0
     return Snapshot(columns, newest, _merge_exemplars(ordered))
+
+
+def without(snapshot: Snapshot, baseline: Snapshot) -> Snapshot:
+    """Return what was counted since ``baseline``; gauges are as they are now."""
+    columns = {
+        name: _since(column, baseline.columns[name]) if name in baseline.columns else column
+        for name, column in snapshot.columns.items()
+    }
+    return Snapshot(columns, snapshot.time_ns, snapshot.exemplars)
+
+
+def labelled(snapshot: Snapshot, label: str, value: str) -> Snapshot:
+    """Return the snapshot with one more label on every series."""
+    columns = {
+        name: Column(
+            replace(column.spec, labels=(*column.spec.labels, label)),
+            [(*key, value) for key in column.keys],
+            column.values,
+        )
+        for name, column in snapshot.columns.items()
+        if label not in column.spec.labels
+    }
+    return Snapshot(snapshot.columns | columns, snapshot.time_ns)
+
+
+def _since(column: Column, before: Column) -> Column:
+    if column.spec.kind == "gauge":
+        return column
+    old = before.by_key()
+    less = _less_cells if column.spec.kind == "histogram" else sub
+    pairs = [(value, old.get(key)) for key, value in zip(column.keys, column.values, strict=True)]
+    return Column(column.spec, column.keys, [value if was is None else less(value, was) for value, was in pairs])
+
+
+def _less_cells(value: list[int], before: list[int]) -> list[int]:
+    return list(map(sub, value, before))
 
 
 def _shape(spec: Spec) -> tuple[object, ...]:
