@@ -78,10 +78,11 @@ class BlockingPool:
         self, mapping: Mapping[Any, bytes | str], *, ttl: float | timedelta | None = None, jitter: float = 0.0
     ) -> BulkResult:
         """Store every item and report per key."""
-        flow = _flow.set_many(mapping, ttl, jitter, draw=_draw)
+        life = _flow.Life.of(ttl, jitter)
         if self._settings.target is None:
             return BulkResult(0, dict.fromkeys(mapping, NotSentError("SET: not sent, no server is configured")))
-        result: BulkResult = self._drive(flow)
+        together = ttl is None or self._client().supports("MSETEX")
+        result: BulkResult = self._drive(_flow.set_many(mapping, life, draw=_draw, together=together))
         return result
 
     def delete_many(self, keys: Iterable[Key]) -> int:
@@ -104,7 +105,7 @@ class BlockingPool:
             return 0
 
     def _drive(self, flow: _flow.Flow) -> Any:
-        run = self._client().run
+        run = self._client().ask_many
         try:
             commands = next(flow)
             while True:

@@ -22,7 +22,7 @@ from isp_perf.errors import ConfigurationError
 from isp_perf.redis._lane import RETRYABLE, UNEXECUTED, Lane, settled
 from isp_perf.redis._state import LoopState, States
 
-__all__ = ["PipelinedRedis", "Staged", "Way", "Ways", "pack", "refused"]
+__all__ = ["PipelinedRedis", "Staged", "Way", "Ways", "or_empty", "pack", "refused"]
 
 Staged = tuple[tuple[Any, ...], dict[str, Any]]
 """A command that waits to be sent: its arguments, the name first, and redis-py's options for its reply."""
@@ -83,9 +83,9 @@ class Ways(dict[Any, Way]):
         return way
 
 
-def _or_empty(error: ResponseError, options: dict[str, Any]) -> Any:
+def or_empty(error: Exception, options: dict[str, Any]) -> Any:
     """Return what redis-py's command method wants in place of an error, or raise the error."""
-    if EMPTY_RESPONSE in options:
+    if EMPTY_RESPONSE in options and isinstance(error, ResponseError):
         return options[EMPTY_RESPONSE]
     raise error
 
@@ -113,6 +113,7 @@ class PipelinedRedis(Redis):
         self._state: LoopState | _NoState = _NO_STATE
         cast("Any", Redis).__init__(self, connection_pool=states.template)
         self._ways = Ways(self.response_callbacks)
+        self._known: dict[str, tuple[int, bool]] = {}
 
     @property
     def connection_pool(self) -> Any:
@@ -150,7 +151,7 @@ class PipelinedRedis(Redis):
         except RETRYABLE as error:
             reply = await self._recover(error, state.fast, data, way=way)
         except ResponseError as error:
-            return _or_empty(error, options)
+            return or_empty(error, options)
         return reply if way.callback is None else await self._shape(way.callback, reply, options)
 
     @staticmethod
@@ -168,6 +169,8 @@ class PipelinedRedis(Redis):
     async def _execute_slowly(self, way: Way, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         found = way.route
         state = self._state = await self.states.current()
+        if way.fast and state.fast.down is not None:
+            raise state.fast.down_error(way.name)
         lane = route(found, args) if found.inspect else found.lane
         if lane is Kind.REFUSED:
             raise refused(found)
@@ -181,7 +184,7 @@ class PipelinedRedis(Redis):
                 shared = state.bulk if lane is Kind.BULK else state.fast
                 reply = await shared.call(data, found.words[0], read_only=found.read_only, deadline=deadline)
         except ResponseError as error:
-            return _or_empty(error, options)
+            return or_empty(error, options)
         return reply if way.callback is None else await self._shape(way.callback, reply, options)
 
     async def _execute_alone(self, data: bytes, found: Route, args: tuple[Any, ...]) -> Any:
@@ -193,26 +196,34 @@ class PipelinedRedis(Redis):
             await connection.send_packed_command(data)
             return await connection.read_response()
 
-    async def run(self, commands: Sequence[Staged], *, within: float | None = None) -> list[Any]:
+    async def run(self, commands: Sequence[Staged]) -> list[Any]:
         """Send commands as one batch; the answer holds shaped replies in order, an exception for each failure."""
-        ways = [self._ways[args[0]] for args, _ in commands]
+        replies = await self.run_raw([args for args, _ in commands])
+        for i, (args, options) in enumerate(commands):
+            replies[i] = await self.shape(args, replies[i], options)
+        return replies
+
+    async def run_raw(self, commands: Sequence[tuple[Any, ...]], *, within: float | None = None) -> list[Any]:
+        """Send commands as one batch; the answer holds the server's own replies, an exception for each failure."""
+        ways = [self._ways[args[0]] for args in commands]
         data = [
             pack(args if way.words is None else (*way.words, *args[1:]))
-            for way, (args, _) in zip(ways, commands, strict=True)
+            for way, args in zip(ways, commands, strict=True)
         ]
         state = await self.states.current()
         lane = state.bulk if any(way.bulk for way in ways) else state.fast
         deadline = state.loop.time() + (self.states.settings.timeout if within is None else within)
-        replies = await lane.call_many(data, lambda i: (ways[i].name, ways[i].read_only), deadline=deadline)
-        for i, way in enumerate(ways):
-            if way.callback is not None or isinstance(replies[i], Exception):
-                replies[i] = await self._finish(way, replies[i], commands[i][1])
-        return replies
+        return await lane.call_many(data, lambda i: (ways[i].name, ways[i].read_only), deadline=deadline)
 
-    async def _finish(self, way: Way, reply: Any, options: dict[str, Any]) -> Any:
-        if isinstance(reply, Exception):
-            return options[EMPTY_RESPONSE] if EMPTY_RESPONSE in options and isinstance(reply, ResponseError) else reply
-        return reply if way.callback is None else await self._shape(way.callback, reply, options)
+    async def supports(self, name: str) -> bool:
+        """Return whether the server has a command; asked once per link."""
+        connects = self.states.stats["fast"].connects
+        if self._known.get(name, (-1, False))[0] != connects:
+            (answer,) = await self.run_raw([("COMMAND INFO", name)])
+            if isinstance(answer, Exception):
+                return False
+            self._known[name] = (self.states.stats["fast"].connects, bool(answer and answer[0]))
+        return self._known[name][1]
 
     async def ask(self, *args: Any) -> Any:
         """Execute a command; a server that refuses to work just now counts as one that was not reached."""
@@ -221,13 +232,17 @@ class PipelinedRedis(Redis):
         except UNEXECUTED as error:
             raise settled(error) from error
 
-    async def ask_many(self, commands: Sequence[Staged], *, within: float | None = None) -> list[Any]:
-        """Send a batch as ``run`` does; a server that refuses to work just now counts as one that was not reached."""
-        return [settled(reply) for reply in await self.run(commands, within=within)]
+    async def ask_many(self, commands: Sequence[tuple[Any, ...]], *, within: float | None = None) -> list[Any]:
+        """Send a batch as ``run_raw``; a server that refuses to work just now counts as one that was not reached."""
+        replies = await self.run_raw(commands, within=within)
+        return [settled(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
     async def shape(self, args: tuple[Any, ...], reply: Any, options: dict[str, Any]) -> Any:
         """Return a raw reply in redis-py's shape; an exception stays as it is."""
-        return await self._finish(self._ways[args[0]], reply, options)
+        callback = self._ways[args[0]].callback
+        if isinstance(reply, Exception):
+            return options[EMPTY_RESPONSE] if EMPTY_RESPONSE in options and isinstance(reply, ResponseError) else reply
+        return reply if callback is None else await self._shape(callback, reply, options)
 
     async def run_unit(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send commands that stand or fall together in one piece and return their raw replies."""

@@ -1,6 +1,7 @@
 """Builds redis-py's connection pools from settings: handshake, TLS, ACL and Sentinel discovery stay redis-py's own."""
 
 import asyncio
+import socket
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from isp_perf.redis._config import Address, RedisSettings, Target
 
-__all__ = ["async_pool", "blocking_pool", "bound", "describe", "detach", "sockets", "transport_of"]
+__all__ = ["async_pool", "blocking_pool", "bound", "describe", "detach", "socket_of", "sockets", "transport_of"]
 
 # redis-py leaves these constructors without annotations.
 _ASYNC_SENTINEL: Any = AsyncSentinel
@@ -138,6 +139,11 @@ def _count_open(connections: Iterable[Any]) -> int:
 
 def _is_open(connection: Any) -> bool:
     return getattr(connection, _WRITER, None) is not None or getattr(connection, _SOCKET, None) is not None
+
+
+def socket_of(connection: Any) -> socket.socket:
+    """Return the socket of a connected blocking connection."""
+    return cast("socket.socket", getattr(connection, _SOCKET))
 
 
 def bound(connection: Any, seconds: float | None) -> None:

@@ -4,7 +4,8 @@ Each is a generator that yields batches of commands and is sent their replies, e
 the blocking pool drive it.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -13,13 +14,14 @@ from isp_perf.errors import ConfigurationError
 from isp_perf.redis._config import seconds
 from isp_perf.redis._stats import BulkResult
 
-__all__ = ["Flow", "delete_many", "delete_pattern", "get_many", "milliseconds", "set_arguments", "set_many"]
+__all__ = ["Flow", "Life", "delete_many", "delete_pattern", "get_many", "milliseconds", "set_arguments", "set_many"]
 
 Key = str | bytes
-Commands = list[tuple[tuple[Any, ...], dict[str, Any]]]
+Commands = Sequence[tuple[Any, ...]]
 Flow = Generator[Commands, list[Any], Any]
 
 _CHUNK = 500  # keys per command
+_CHUNK_BYTES = 256 << 10
 _SCAN_COUNT = 1000
 
 
@@ -38,6 +40,38 @@ def set_arguments(key: Key, value: Any, ttl: float | timedelta | None, *, nx: bo
     return ("SET", key, value, *life, *(("NX",) if nx else ()))
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """How long keys live: a ttl, and the share of it that is taken off at random per key.
+
+    Args:
+        seconds: the ttl, above 0; ``None``: for ever.
+        jitter: 0-1.
+
+    Raises:
+        ConfigurationError: a number outside its range.
+    """
+
+    seconds: float | None
+    jitter: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.jitter <= 1:
+            fix = "write 0.1 for up to 10 % shorter"
+            raise ConfigurationError("jitter", self.jitter, "must be a share from 0 to 1", fix)
+
+    @classmethod
+    def of(cls, ttl: float | timedelta | None, jitter: float) -> "Life":
+        """Return the life for a public method's arguments."""
+        return cls(None if ttl is None else seconds("ttl", ttl), jitter if ttl is not None else 0.0)
+
+    def arguments(self, draw: Callable[[], float]) -> tuple[Any, ...]:
+        """Return the last arguments of a SET command, with a new draw of the jitter."""
+        if self.seconds is None:
+            return ()
+        return ("PX", max(1, round(spread_down(self.seconds, self.jitter, draw() if self.jitter else 0.0) * 1000)))
+
+
 def _raise_first(replies: list[Any]) -> None:
     error = next((reply for reply in replies if isinstance(reply, Exception)), None)
     if error is not None:
@@ -53,7 +87,7 @@ def get_many(keys: Iterable[Key]) -> Flow:
     chunks = _chunks(list(dict.fromkeys(keys)))
     if not chunks:
         return {}
-    replies = yield [(("MGET", *chunk), {}) for chunk in chunks]
+    replies = yield [("MGET", *chunk) for chunk in chunks]
     _raise_first(replies)
     found: dict[Key, Any] = {}
     for chunk, values in zip(chunks, replies, strict=True):
@@ -61,21 +95,50 @@ def get_many(keys: Iterable[Key]) -> Flow:
     return found
 
 
-def set_many(
-    mapping: Mapping[Key, Any], ttl: float | timedelta | None, jitter: float, *, draw: Callable[[], float]
-) -> Flow:
-    """Store every item and report per key. ``jitter`` (0-1) is the share of the ttl that may be taken off at random."""
-    if not 0 <= jitter <= 1:
-        raise ConfigurationError("jitter", jitter, "must be a share from 0 to 1", "write 0.1 for up to 10 % shorter")
+def set_many(mapping: Mapping[Key, Any], life: Life, *, draw: Callable[[], float], together: bool) -> Flow:
+    """Store every item and report per key.
+
+    Args:
+        mapping: values by key.
+        life: the ttl and its jitter.
+        draw: a random number from [0, 1).
+        together: whether keys with one ttl may share a command (MSET, or MSETEX where the server has it).
+    """
     items = list(mapping.items())
-    life = None if ttl is None else seconds("ttl", ttl)
-    commands: Commands = []
-    for key, value in items:
-        own = spread_down(life, jitter, draw()) or life if life is not None and jitter else life
-        commands.append((set_arguments(key, value, own), {}))
+    if together and not life.jitter:
+        groups = _groups(items)
+        commands = [_set_together(group, life) for group in groups]
+    else:
+        groups = [[item] for item in items]
+        commands = [("SET", key, value, *life.arguments(draw)) for key, value in items]
     replies = (yield commands) if commands else []
-    errors = {key: reply for (key, _), reply in zip(items, replies, strict=True) if isinstance(reply, Exception)}
+    errors: dict[Key, Exception] = {}
+    for group, reply in zip(groups, replies, strict=True):
+        if isinstance(reply, Exception):
+            errors.update((key, reply) for key, _ in group)
     return BulkResult(len(items) - len(errors), errors)
+
+
+def _set_together(group: list[tuple[Key, Any]], life: Life) -> tuple[Any, ...]:
+    """Return the command that stores a group: MSET, or MSETEX with the ttl all of it shares."""
+    flat = [part for item in group for part in item]
+    if life.seconds is None:
+        return ("MSET", *flat)
+    return ("MSETEX", len(group), *flat, "PX", milliseconds(life.seconds))
+
+
+def _groups(items: list[tuple[Key, Any]]) -> list[list[tuple[Key, Any]]]:
+    """Cut items into groups that are small enough for one command."""
+    groups: list[list[tuple[Key, Any]]] = []
+    size = _CHUNK_BYTES + 1
+    for item in items:
+        length = len(item[1]) if isinstance(item[1], bytes | str) else 0
+        if size + length > _CHUNK_BYTES or len(groups[-1]) >= _CHUNK:
+            groups.append([])
+            size = 0
+        groups[-1].append(item)
+        size += length
+    return groups
 
 
 def delete_many(keys: Iterable[Key]) -> Flow:
@@ -83,7 +146,7 @@ def delete_many(keys: Iterable[Key]) -> Flow:
     chunks = _chunks(list(dict.fromkeys(keys)))
     if not chunks:
         return 0
-    replies = yield [(("UNLINK", *chunk), {}) for chunk in chunks]
+    replies = yield [("UNLINK", *chunk) for chunk in chunks]
     _raise_first(replies)
     return sum(replies)
 
@@ -105,20 +168,17 @@ def delete_pattern(glob: str | bytes, *, dry_run: bool, force: bool) -> Flow:
     check_glob(glob, force=force)
     cursor, removed, seen = 0, 0, set[Any]()
     keys: list[Any] = []
-    while True:
-        commands: Commands = [(("SCAN", cursor, "MATCH", glob, "COUNT", _SCAN_COUNT), {})]
-        commands += [(("UNLINK", *chunk), {}) for chunk in _chunks(keys)]
-        replies = yield commands
+    more = True
+    while more or keys:
+        scan = [("SCAN", cursor, "MATCH", glob, "COUNT", _SCAN_COUNT)] if more else []
+        replies = yield [*scan, *(("UNLINK", *chunk) for chunk in _chunks(keys))]
         _raise_first(replies)
-        removed += sum(replies[1:])
-        (cursor, found) = replies[0]
+        removed += sum(replies[len(scan) :])
+        keys = []
+        if more:
+            cursor, keys = int(replies[0][0]), replies[0][1]
+            more = cursor != 0
         if dry_run:
-            seen.update(found)  # SCAN may return a key twice
-        keys = [] if dry_run else found
-        if not int(cursor):
-            break
-    if keys:
-        replies = yield [(("UNLINK", *chunk), {}) for chunk in _chunks(keys)]
-        _raise_first(replies)
-        removed += sum(replies)
+            seen.update(keys)  # SCAN may return a key twice
+            keys = []
     return len(seen) if dry_run else removed

@@ -88,7 +88,7 @@ class RedisPool:
         if self._states is not None:
             await self._states.aclose()
         if self._sync is not None:
-            self._sync.connection_pool.disconnect()
+            self._sync.disconnect()
 
     # -- clients
 
@@ -219,12 +219,11 @@ class RedisPool:
         Raises:
             ConfigurationError: ttl or jitter outside its range.
         """
-        flow = _flow.set_many(mapping, ttl, jitter, draw=_draw)
+        life = _flow.Life.of(ttl, jitter)
         if self.settings.target is None:
-            absent = NotSentError("SET: not sent, no server is configured")
-            flow.close()
-            return BulkResult(0, dict.fromkeys(mapping, absent))
-        result: BulkResult = await self._drive(flow)
+            return BulkResult(0, dict.fromkeys(mapping, NotSentError("SET: not sent, no server is configured")))
+        together = ttl is None or await self.client().supports("MSETEX")
+        result: BulkResult = await self._drive(_flow.set_many(mapping, life, draw=_draw, together=together))
         return result
 
     async def mset(self, mapping: Mapping[Any, bytes | str], *, ttl: float | timedelta | None = None) -> BulkResult:
@@ -335,7 +334,7 @@ class RedisPool:
             return ""
         started = time.perf_counter()
         try:
-            answer = await self.client().run([(("PING",), {})], within=self.settings.connect_timeout)
+            answer = await self.client().run_raw([("PING",)], within=self.settings.connect_timeout)
         except MaybeExecutedError as error:
             return str(error)
         if isinstance(answer[0], Exception):
@@ -347,6 +346,8 @@ class RedisPool:
         """Drop every connection without touching its socket; called in a forked child, whose parent owns them."""
         if self._states is not None:
             self._states.forget()
+        if self._sync is not None:
+            self._sync.combiner.forget()
 
 
 def _after_fork() -> None:

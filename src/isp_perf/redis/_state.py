@@ -133,6 +133,8 @@ class States:
         for pool in others:
             opened, idle = sockets(pool)
             created, available = created + opened, available + idle
+        if blocking is not None and blocking.combiner.connected:
+            created, available = created + 1, available + (not blocking.combiner.busy)
         down = [name for state in states for name, lane in state.by_name().items() if lane.down is not None]
         return created, available, down
 

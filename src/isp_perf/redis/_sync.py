@@ -1,19 +1,22 @@
-"""The blocking client for threads: redis-py's commands with the pool's deadlines, retries and errors."""
+"""The blocking client for threads: redis-py's commands, sent together with those of other threads."""
 
 import time
+from collections.abc import Callable, Sequence
 from random import SystemRandom
 from typing import Any, cast
 
 from redis import Redis
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from isp_perf._core.backoff import full_jitter
 from isp_perf._core.routing import Lane as Kind
-from isp_perf._core.routing import Route, blocks_for
+from isp_perf._core.routing import blocks_for, route
 from isp_perf.errors import MaybeExecutedError, NotSentError
-from isp_perf.redis._client import Staged, Ways, pack, refused
+from isp_perf.redis._client import Way, Ways, or_empty, pack, refused
+from isp_perf.redis._combine import Combiner
 from isp_perf.redis._config import RedisSettings, Target
 from isp_perf.redis._connect import blocking_pool, bound, describe
 from isp_perf.redis._errors import (
@@ -23,7 +26,8 @@ from isp_perf.redis._errors import (
     TimedOutMaybeExecutedError,
     TimedOutNotSentError,
 )
-from isp_perf.redis._lane import UNEXECUTED, settled
+from isp_perf.redis._lane import UNEXECUTED, lost_error, settled
+from isp_perf.redis._link import LinkLostError
 from isp_perf.redis._stats import LaneStats
 
 __all__ = ["BlockingRedis"]
@@ -31,10 +35,14 @@ __all__ = ["BlockingRedis"]
 _draw = SystemRandom().random
 _DRIVER = cast("Any", Redis)  # redis-py leaves most of it without annotations
 _LOST = (DriverConnectionError, DriverTimeoutError, OSError)
+_REPEATABLE = (NotSentError, MaybeExecutedError, *UNEXECUTED)
 
 
 class BlockingRedis(Redis):
-    """``redis.Redis`` for threads; made by ``RedisPool.sync()``. Connections are shared through redis-py's pool.
+    """``redis.Redis`` for threads; made by ``RedisPool.sync()``.
+
+    Short commands of concurrent threads share one connection and one write; commands that block, change a
+    connection's state or have large replies take one from redis-py's pool.
 
     Args:
         settings: the pool's settings.
@@ -52,29 +60,94 @@ class BlockingRedis(Redis):
         self._down: Exception | None = None
         self._retry_at = 0.0
         self._failures = 0
+        self._known: dict[str, bool] = {}
+        self.combiner = Combiner(self._open, check_after=settings.health_check_interval, stats=stats)
+
+    def set_response_callback(self, command: str, callback: Any) -> None:
+        """Set a callback for a command's reply, as in redis-py."""
+        _DRIVER.set_response_callback(self, command, callback)
+        self._ways.clear()
+
+    # -- commands
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command and return its parsed reply; errors as with the asyncio client."""
         way = self._ways[args[0]]
-        found = way.route
-        if found.lane is Kind.REFUSED:
-            raise refused(found)
-        data = pack((*(way.words or args[:1]), *args[1:]))
-        started = time.monotonic()
-        for attempt in range(self._settings.retry.attempts + 1):
-            try:
-                return self._once(data, found, args, options=options, started=started)
-            except (NotSentError, MaybeExecutedError, *UNEXECUTED) as error:
-                if not self._again(error, found, attempt, started=started):
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+        data = pack(args if way.words is None else (*way.words, *args[1:]))
+        lane = route(way.route, args) if way.route.inspect else way.route.lane
+        if lane is Kind.REFUSED:
+            raise refused(way.route)
+        reply = self._repeat([data], way, args, shared=lane is Kind.FAST)[0]
+        if isinstance(reply, Exception):
+            return or_empty(reply, options)
+        return reply if way.callback is None else self._shape(way.callback, reply, options)
 
-    def _again(self, error: Exception, found: Route, attempt: int, *, started: float) -> bool:
+    @staticmethod
+    def _shape(callback: Callable[..., Any], reply: Any, options: dict[str, Any]) -> Any:
+        for name in (EMPTY_RESPONSE, NEVER_DECODE, "keys"):
+            options.pop(name, None)
+        return callback(reply, **options)
+
+    def ask(self, *args: Any) -> Any:
+        """Execute a command; a server that refuses to work just now counts as one that was not reached."""
+        try:
+            return self.execute_command(*args)
+        except UNEXECUTED as error:
+            raise settled(error) from error
+
+    def ask_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands as one batch; the answer holds the server's own replies, an exception for each failure."""
+        ways = [self._ways[args[0]] for args in commands]
+        if any(not way.fast for way in ways):
+            return [self._ask_alone(way, args) for way, args in zip(ways, commands, strict=True)]
+        weakest = next((way for way in ways if not way.read_only), ways[0])  # one write makes the batch a write
+        try:
+            replies = self._repeat([pack(args) for args in commands], weakest, commands[0], shared=True)
+        except (NotSentError, MaybeExecutedError) as error:
+            return [error] * len(commands)
+        return [settled(reply) for reply in replies]
+
+    def _ask_alone(self, way: Way, args: tuple[Any, ...]) -> Any:
+        data = pack(args if way.words is None else (*way.words, *args[1:]))
+        try:
+            return self._repeat([data], way, args, shared=way.fast)[0]
+        except RedisError as error:
+            return settled(error)
+
+    def supports(self, name: str) -> bool:
+        """Return whether the server has a command; asked once."""
+        if name not in self._known:
+            (answer,) = self.ask_many([("COMMAND INFO", name)])
+            if isinstance(answer, Exception):
+                return False
+            self._known[name] = bool(answer and answer[0])
+        return self._known[name]
+
+    # -- attempts
+
+    def _repeat(self, data: list[bytes], way: Way, args: tuple[Any, ...], /, *, shared: bool) -> list[Any]:
+        """Send commands, and again where that is safe and time is left."""
+        started = time.monotonic()
+        attempt = 0
+        while True:
+            try:
+                replies = (
+                    self._share(data, way, started) if shared else [self._alone(data[0], way, args, started=started)]
+                )
+                if len(replies) != 1 or not isinstance(replies[0], UNEXECUTED):
+                    return replies
+                raise replies[0]
+            except _REPEATABLE as error:
+                if not self._again(error, way, attempt, started=started):
+                    raise
+            attempt += 1
+
+    def _again(self, error: Exception, way: Way, attempt: int, *, started: float) -> bool:
         """Return whether to repeat, after the wait that comes before it."""
         left = started + self._settings.timeout - time.monotonic()
-        timed_out = isinstance(error, TimeoutError)
-        unsafe = isinstance(error, MaybeExecutedError) and not found.read_only
-        if attempt == self._settings.retry.attempts or left <= 0 or unsafe or timed_out or self._down is not None:
+        unsafe = isinstance(error, MaybeExecutedError) and not way.read_only
+        hopeless = isinstance(error, TimeoutError) or self._down is not None
+        if attempt >= self._settings.retry.attempts or left <= 0 or unsafe or hopeless:
             return False
         self._count_retry(error)
         if attempt:
@@ -90,31 +163,35 @@ class BlockingRedis(Redis):
         else:
             self._stats.retries_refused += 1
 
-    def _once(
-        self, data: bytes, found: Route, args: tuple[Any, ...], /, *, options: dict[str, Any], started: float
-    ) -> Any:
-        name = found.words[0]
-        connection = self._connected(name)
-        blocks = blocks_for(found, args)
+    def _share(self, data: list[bytes], way: Way, started: float) -> list[Any]:
+        """Send over the connection that all threads share."""
+        try:
+            return self.combiner.execute(data, deadline=started + self._settings.timeout)
+        except LinkLostError as lost:
+            raise lost_error(way.name, self._node, lost, elapsed=time.monotonic() - started) from lost.cause
+
+    def _alone(self, data: bytes, way: Way, args: tuple[Any, ...], *, started: float) -> Any:
+        """Send over a connection of redis-py's pool, for the time the command may take."""
+        connection = self._lend(way.name)
+        blocks = blocks_for(way.route, args)
         left = max(0.001, started + self._settings.timeout - time.monotonic())
         try:
             bound(connection, None if blocks is None else left + blocks)
             connection.send_packed_command([data])
             self._stats.count_batch(1, len(data))
-            reply: Any = _DRIVER.parse_response(self, connection, args[0], **options)
-        except ResponseError:
+            return connection.read_response()
+        except UNEXECUTED:
             raise
-        except (AuthenticationError, *UNEXECUTED):
-            raise
+        except (ResponseError, AuthenticationError) as error:
+            return error
         except _LOST as error:
             connection.disconnect()
-            raise self._lost(name, error) from error
+            raise self._lost(way.name, error) from error
         except BaseException:
             connection.disconnect()  # an unread reply must never meet the next command
             raise
         finally:
             self._pool.release(connection)
-        return reply
 
     def _lost(self, name: str, error: Exception) -> MaybeExecutedError:
         self._stats.lost_links += 1
@@ -123,46 +200,56 @@ class BlockingRedis(Redis):
             return TimedOutMaybeExecutedError(f"{name} on {self._node}: sent, no answer in time")
         return LostMaybeExecutedError(f"{name} on {self._node}: sent, then the connection was lost")
 
-    def _connected(self, name: str) -> Any:
-        """Lend a connection; while the server is down only one call per backoff step tries."""
+    # -- connecting
+
+    def _open(self, seconds: float) -> Any:
+        """Return a new connection for the combiner, made within ``seconds``."""
+
+        def connect() -> Any:
+            connection = self._pool.make_connection()
+            limit = min(seconds, self._settings.connect_timeout)
+            connection.socket_connect_timeout = connection.socket_timeout = limit
+            connection.connect()
+            return connection
+
+        return self._connected("a command", connect)
+
+    def _lend(self, name: str) -> Any:
+        """Return a connection of redis-py's pool."""
+        return self._connected(name, self._pool.get_connection)
+
+    def _connected(self, name: str, connect: Any) -> Any:
+        """Connect; while the server is down only one call per backoff step tries."""
         wait = self._retry_at - time.monotonic()
         if self._down is not None and wait > 0:
             raise LostNotSentError(f"{name} on {self._node}: not sent, the server cannot be reached", wait)
         try:
-            connection = self._pool.get_connection()
+            connection = connect()
         except AuthenticationError as error:
             text = f"{name} on {self._node}: not sent, the server refuses user or password"
             raise LoginNotSentError(text, 0.0) from error
         except _LOST as error:
-            if "No connection available" in str(error):
-                text = f"{name} on {self._node}: not sent, no connection became free in time"
-                raise TimedOutNotSentError(text, 0.0) from error
-            self._note_down(error)
-            wait = max(0.0, self._retry_at - time.monotonic())
-            raise LostNotSentError(f"{name} on {self._node}: not sent, the server cannot be reached", wait) from error
+            raise self._unreachable(name, error) from error
         self._down, self._failures = None, 0
         return connection
 
-    def _note_down(self, error: Exception) -> None:
+    def _unreachable(self, name: str, error: Exception) -> NotSentError:
+        if "No connection available" in str(error):
+            return TimedOutNotSentError(f"{name} on {self._node}: not sent, no connection became free in time", 0.0)
         retry = self._settings.retry
+        wait = full_jitter(retry.base, retry.maximum, attempt=self._failures, draw=_draw())
         self._stats.failed_connects += 1
-        self._retry_at = time.monotonic() + full_jitter(retry.base, retry.maximum, attempt=self._failures, draw=_draw())
+        self._retry_at = time.monotonic() + wait
         self._failures += 1
         self._down = error
+        return LostNotSentError(f"{name} on {self._node}: not sent, the server cannot be reached", wait)
 
-    def ask(self, *args: Any) -> Any:
-        """Execute a command; a server that refuses to work just now counts as one that was not reached."""
-        try:
-            return self.execute_command(*args)
-        except UNEXECUTED as error:
-            raise settled(error) from error
+    # -- the end
 
-    def run(self, commands: list[Staged]) -> list[Any]:
-        """Execute commands one after the other; the answer holds replies in order, an exception for each failure."""
-        return [self._outcome(args, options) for args, options in commands]
+    def close(self) -> None:
+        """Do nothing: connections belong to the pool, which closes them."""
 
-    def _outcome(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        try:
-            return self.execute_command(*args, **options)
-        except RedisError as error:
-            return settled(error)
+    def disconnect(self) -> None:
+        """Close every connection; later calls open new ones."""
+        self.combiner.close()
+        self._pool.disconnect()

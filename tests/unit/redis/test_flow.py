@@ -12,8 +12,8 @@ def drive(flow, answer):
     try:
         commands = next(flow)
         while True:
-            sent.append([args for args, _ in commands])
-            commands = flow.send([answer(args) for args, _ in commands])
+            sent.append(list(commands))
+            commands = flow.send([answer(args) for args in commands])
     except StopIteration as end:
         return end.value, sent
 
@@ -37,26 +37,48 @@ def test_nothing_to_do_sends_nothing():
     """Empty input needs no round trip."""
     assert drive(_flow.get_many([]), None) == ({}, [])
     assert drive(_flow.delete_many([]), None) == (0, [])
-    result, sent = drive(_flow.set_many({}, None, 0.0, draw=None), None)
+    result, sent = drive(_flow.set_many({}, _flow.Life(None, 0.0), draw=None, together=True), None)
     assert (result.stored, result.ok, sent) == (0, True, [])
 
 
 def test_set_many_reports_per_key():
     """A key that failed stands in errors; the others are stored."""
     refused = NotSentError("x")
-    result, sent = drive(
-        _flow.set_many({"a": b"1", "b": b"2"}, 2, 0.0, draw=None), lambda args: refused if args[1] == "b" else True
-    )
+    flow = _flow.set_many({"a": b"1", "b": b"2"}, _flow.Life(2.0, 0.0), draw=None, together=False)
+    result, sent = drive(flow, lambda args: refused if args[1] == "b" else True)
     assert sent == [[("SET", "a", b"1", "PX", 2000), ("SET", "b", b"2", "PX", 2000)]]
     assert (result.stored, dict(result.errors), bool(result)) == (1, {"b": refused}, False)
 
 
+def test_keys_with_one_ttl_share_commands_where_the_server_can():
+    """MSETEX and MSET carry many keys each; a failed one marks exactly its own."""
+    items = {f"k{i}": b"x" for i in range(600)}
+    refused = NotSentError("x")
+    flow = _flow.set_many(items, _flow.Life(1.5, 0.0), draw=None, together=True)
+    result, sent = drive(flow, lambda args: refused if args[1] == 100 else 1)
+    assert [args[:3] + args[-2:] for args in sent[0]] == [
+        ("MSETEX", 500, "k0", "PX", 1500),
+        ("MSETEX", 100, "k500", "PX", 1500),
+    ]
+    assert result.stored == 500
+    assert set(result.errors) == {f"k{i}" for i in range(500, 600)}
+    flow = _flow.set_many({"a": b"1"}, _flow.Life(None, 0.0), draw=None, together=True)
+    assert drive(flow, lambda _args: True)[1] == [[("MSET", "a", b"1")]]
+
+
+def test_large_values_make_smaller_commands():
+    """A command carries at most 256 KiB of values, or one value."""
+    items = {f"k{i}": b"x" * 200_000 for i in range(3)}
+    flow = _flow.set_many(items, _flow.Life(None, 0.0), draw=None, together=True)
+    assert len(drive(flow, lambda _args: True)[1][0]) == 3
+
+
 def test_jitter_takes_off_up_to_its_share():
-    """The ttl is spread downwards by the share that was asked for."""
-    _, sent = drive(_flow.set_many({"a": b"1"}, 10, 0.5, draw=lambda: 0.5), lambda _args: True)
-    assert sent[0][0][-1] == 7500
+    """The ttl is spread downwards by the share that was asked for, so each key has a command of its own."""
+    flow = _flow.set_many({"a": b"1"}, _flow.Life.of(10, 0.5), draw=lambda: 0.5, together=True)
+    assert drive(flow, lambda _args: True)[1] == [[("SET", "a", b"1", "PX", 7500)]]
     with pytest.raises(ConfigurationError):
-        drive(_flow.set_many({"a": b"1"}, 10, 1.5, draw=lambda: 0.5), None)
+        _flow.Life.of(10, 1.5)
 
 
 @pytest.mark.parametrize("ttl", [0, -1, float("inf"), "5", True])
