@@ -19,8 +19,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+import isp_perf
+
 PERF = os.environ.get("ISP_PERF_OFF", "0") in ("", "0")
 PAGE, LAST_MESSAGES = 20, 3
+EAGER = ()  # what a list loads along with its conversations
 
 # ---- what the service reads
 
@@ -29,7 +32,7 @@ async def inbox(agent: int, page: int) -> list[dict[str, Any]]:
     """One page of an agent's conversations, latest first, each with its customer and last messages."""
     async with Session() as session:
         latest = select(Conversa).where(Conversa.atendente_id == agent).order_by(Conversa.ultima_em.desc())
-        found = await session.scalars(latest.limit(PAGE).offset((page - 1) * PAGE))
+        found = await session.scalars(latest.options(*EAGER).limit(PAGE).offset((page - 1) * PAGE))
         return [await card(conversation) for conversation in found]
 
 
@@ -87,13 +90,16 @@ async def send_whatsapp_message(phone: str, text: str) -> None:
 # ---- the difference
 
 if PERF:
-    from isp_perf import RedisPool, cache_manager, cached
-
+    cached, cache_manager = isp_perf.cached, isp_perf.cache_manager
     if os.environ.get("REDIS_URL") or os.environ.get("REDIS_CLUSTER_NODES"):
-        cache_manager.configure(redis=RedisPool.from_env(), namespace=os.environ.get("ISP_PERF_NAMESPACE", "suporte"))
+        namespace = os.environ.get("ISP_PERF_NAMESPACE", "suporte")
+        cache_manager.configure(redis=isp_perf.RedisPool.from_env(), namespace=namespace)
+    EAGER = isp_perf.preload(Conversa, "cliente", "atendente", "mensagens", limit=LAST_MESSAGES)
     inbox = cached("inbox:{agent}:{page}", ttl=300)(inbox)
     profile = cached("user_profile:{customer}", ttl=1800)(profile)
     load_dashboard, dashboard = dashboard, cached("dashboard", ttl=10)(dashboard)
+    guarded = isp_perf.circuit_breaker("whatsapp_api", isp_perf.WHATSAPP_CIRCUIT_CONFIG)
+    send_whatsapp_message = guarded(send_whatsapp_message)
 
     async def changed(conversation: Conversa) -> None:
         """Drop what a write to this conversation has made old."""
@@ -166,7 +172,7 @@ async def answer(request: Request) -> Response:
         message = Mensagem(autor="atendente", texto=text, entregue=True)
         try:
             await send_whatsapp_message((await conversation.awaitable_attrs.cliente).telefone, text)
-        except ConnectionError:
+        except (ConnectionError, isp_perf.CircuitOpenError):
             message.entregue = False
         return JSONResponse(await write(session, conversation, message), 201 if message.entregue else 202)
 
@@ -216,3 +222,5 @@ app = Starlette(
     ],
     lifespan=lifespan,
 )
+if PERF:
+    app = isp_perf.CompressionMiddleware(app)

@@ -60,8 +60,8 @@ def sentence(i: int, conversation: dict, customers: list[dict]) -> dict:
 def progress(done: int) -> None:
     """A bar on a terminal, elsewhere its last state only."""
     if sys.stderr.isatty() or done == MESSAGES:
-        bar, end = "#" * (30 * done // MESSAGES), "\n" if done == MESSAGES else ""
-        print(f"\rloading messages [{bar:<30}] {done:,}", end=end, file=sys.stderr, flush=True)
+        bar, end = "#" * (30 * done // MESSAGES), "\n" if done == MESSAGES else "\r"
+        print(f"loading messages [{bar:<30}] {done:,}", end=end, file=sys.stderr, flush=True)
 
 
 def lock() -> sqlite3.Connection:

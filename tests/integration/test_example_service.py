@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -35,16 +37,46 @@ class Client:
         return body
 
 
+PAGES = [f"/agents/{agent}/conversations/{page}" for agent in (1, 2) for page in (1, 2)]
+PAGES += [f"/customers/{customer}" for customer in (1, 2, 1200)]
+
+
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    return {"ISP_PERF_EXAMPLE_DIR": str(tmp_path_factory.mktemp("support"))}
+def data(tmp_path_factory):
+    """A folder with the data as it is after the first start."""
+    folder = tmp_path_factory.mktemp("support")
+    run_python(["seeding.py"], {"ISP_PERF_EXAMPLE_DIR": str(folder)})
+    return folder
 
 
-@pytest.fixture(scope="module", params=["off", "on"])
-def client(request, settings):
-    extra = {"ISP_PERF_OFF": "1"} if request.param == "off" else {}
-    with Service({**settings, **extra}, port=free_port(), workers=2) as service:
-        yield Client(service)
+@pytest.fixture(scope="module")
+def off(data, tmp_path_factory):
+    """The service without isp_perf, two workers, and its pages before anybody wrote."""
+    folder = tmp_path_factory.mktemp("off")
+    shutil.copy(data / "support.db", folder)
+    with Service({"ISP_PERF_EXAMPLE_DIR": str(folder), "ISP_PERF_OFF": "1"}, port=free_port(), workers=2) as service:
+        client = Client(service)
+        client.pages = [client.get(path) for path in PAGES]
+        yield client
+
+
+@pytest.fixture(scope="module")
+def on(data, tmp_path_factory, redis_server):
+    """The service with isp_perf and Redis behind it, and its pages, each asked for twice, before anybody wrote."""
+    folder = tmp_path_factory.mktemp("on")
+    shutil.copy(data / "support.db", folder)
+    settings = {"ISP_PERF_EXAMPLE_DIR": str(folder), "REDIS_URL": redis_server.url, "ISP_PERF_NAMESPACE": uuid4().hex}
+    with Service(settings, port=free_port()) as service:
+        client = Client(service)
+        client.settings = settings
+        client.pages = [[client.get(path) for path in PAGES] for _ in range(2)][-1]
+        yield client
+
+
+@pytest.fixture(params=["off", "on"])
+def client(request):
+    """The service in both ways to run it."""
+    return request.getfixturevalue(request.param)
 
 
 def test_the_folder_stays_small():
@@ -93,21 +125,22 @@ def test_bad_requests_are_refused_with_a_reason(client, method, path, value, sta
 
 
 def test_what_a_customer_writes_is_in_the_inbox(client):
-    """A message of the webhook is the first of its conversation at once, in the worker that took it or another."""
+    """A message of the webhook is the first of its conversation at once."""
     profile = client.get("/customers/77")
     status, written = client.call("POST", "/webhook/whatsapp", {"phone": profile["phone"], "text": "Voltou a cair!"})
     assert status == 201
     assert written["conversation"] == profile["conversations"][0]["id"]
     assert written["message"]["text"] == "Voltou a cair!"
+    assert client.get("/customers/77")["messages"] == profile["messages"] + 1
 
 
-def test_a_failing_gateway_loses_no_message(client):
+def test_a_failing_gateway_loses_no_message(off):
     """A message the gateway does not take is kept and marked, and the next one goes out again."""
-    client.call("PUT", "/gateway", {"fault": "down"})
-    status, kept = client.call("POST", "/conversations/42/messages", {"text": "Estamos verificando."})
-    client.call("PUT", "/gateway", {"fault": "none"})
+    off.call("PUT", "/gateway", {"fault": "down"})
+    status, kept = off.call("POST", "/conversations/42/messages", {"text": "Estamos verificando."})
+    off.call("PUT", "/gateway", {"fault": "none"})
     assert (status, kept["delivered"]) == (202, False)
-    status, sent = client.call("POST", "/conversations/42/messages", {"text": "Tudo certo agora."})
+    status, sent = off.call("POST", "/conversations/42/messages", {"text": "Tudo certo agora."})
     assert (status, sent["delivered"]) == (201, True)
     assert sent["message"]["id"] > kept["message"]["id"]
 
@@ -121,67 +154,74 @@ def test_the_dashboard_counts_everything(client):
     assert isinstance(stats["cache_hit"], bool)
 
 
-def test_both_colours_answer_alike(settings):
-    """With isp_perf on, every page is the same as with it off."""
-    run_python(["seeding.py"], settings)
-    paths = [f"/agents/{agent}/conversations/{page}" for agent in (1, 2) for page in (1, 2)]
-    paths += [f"/customers/{customer}" for customer in (1, 2, 1200)]
-    answers = []
-    for extra in ({"ISP_PERF_OFF": "1"}, {}):
-        with Service({**settings, **extra}, port=free_port()) as service:
-            client = Client(service)
-            answers.append([client.get(path) for path in paths for _ in range(2)])
-    assert answers[0] == answers[1]
+def test_both_ways_answer_alike(off, on):
+    """With isp_perf on, every page is the same as with it off, from the database and from the cache."""
+    assert off.pages == on.pages
 
 
-def test_a_write_is_seen_by_the_next_read(settings):
+def test_a_write_is_seen_by_the_next_read(on):
     """With isp_perf on, inbox and profile show a message as soon as its write is answered."""
-    with Service(settings, port=free_port()) as service:
-        client = Client(service)
-        for number in range(5):
-            first = client.get("/agents/5/conversations/1")["conversations"][3]
-            before = client.get(f"/customers/{first['customer']['id']}")["messages"]
-            client.call("POST", f"/conversations/{first['id']}/messages", {"text": f"mensagem {number}"})
-            inbox = client.get("/agents/5/conversations/1")["conversations"]
-            assert inbox[0]["id"] == first["id"]
-            assert inbox[0]["messages"][0]["text"] == f"mensagem {number}"
-            assert client.get(f"/customers/{first['customer']['id']}")["messages"] == before + 1
-        assert client.get("/cache/stats")["cache_stats"]["hits"] > 0
+    for number in range(5):
+        first = on.get("/agents/5/conversations/1")["conversations"][3]
+        before = on.get(f"/customers/{first['customer']['id']}")["messages"]
+        on.call("POST", f"/conversations/{first['id']}/messages", {"text": f"mensagem {number}"})
+        inbox = on.get("/agents/5/conversations/1")["conversations"]
+        assert inbox[0]["id"] == first["id"]
+        assert inbox[0]["messages"][0]["text"] == f"mensagem {number}"
+        assert on.get(f"/customers/{first['customer']['id']}")["messages"] == before + 1
+    assert on.get("/cache/stats")["cache_stats"]["hits"] > 0
 
 
-def test_repeated_reads_send_no_query(settings):
+def test_repeated_reads_send_no_query(on):
     """With isp_perf on, a page that was read before costs no statement."""
-    with Service(settings, port=free_port()) as service:
-        client = Client(service)
-        client.get("/agents/6/conversations/3")
-        before = client.get("/health")["queries"]
-        for _ in range(10):
-            client.get("/agents/6/conversations/3")
-        assert client.get("/health")["queries"] == before
+    on.get("/agents/6/conversations/3")
+    before = on.get("/health")["queries"]
+    for _ in range(10):
+        on.get("/agents/6/conversations/3")
+    assert on.get("/health")["queries"] == before
 
 
-def test_redis_is_the_second_level(settings, redis_url):
+def test_redis_is_the_second_level(on):
     """A second process finds in Redis what the first one has loaded."""
-    shared = {**settings, "REDIS_URL": redis_url}
-    with Service(shared, port=free_port()) as service:
-        page = Client(service).get("/agents/7/conversations/4")
-    with Service(shared, port=free_port()) as service:
-        client = Client(service)
-        before = client.get("/health")["queries"]
-        assert client.get("/agents/7/conversations/4") == page
-        assert client.get("/health")["queries"] == before
+    page = on.get("/agents/7/conversations/4")
+    with Service(on.settings, port=free_port()) as service:
+        second = Client(service)
+        before = second.get("/health")["queries"]
+        assert second.get("/agents/7/conversations/4") == page
+        assert second.get("/health")["queries"] == before
 
 
-async def test_postgres_serves_the_same_pages(settings, postgres_url, tmp_path):
-    """With DATABASE_URL the same data is in PostgreSQL, in a schema of its own."""
+def test_answers_are_compressed_for_those_who_accept_it(on):
+    """With isp_perf on, a page is a tenth of its size for a browser, and as it is for others."""
+    sizes = {}
+    for accepted in ("identity", "gzip, br"):
+        connection = HTTPConnection("127.0.0.1", on.port, timeout=20)
+        connection.request("GET", "/agents/8/conversations/1", headers={"Accept-Encoding": accepted})
+        answer = connection.getresponse()
+        sizes[accepted] = len(answer.read())
+        assert answer.getheader("Content-Encoding") == ("br" if "br" in accepted else None)
+        connection.close()
+    assert sizes["gzip, br"] < sizes["identity"] / 5
+
+
+def test_a_gateway_that_stays_down_is_left_alone(on):
+    """With isp_perf on, the breaker answers for a slow gateway after three failures, and no message is lost."""
+    on.call("PUT", "/gateway", {"fault": "down"})
+    answers = [on.call("POST", "/conversations/43/messages", {"text": f"tentativa {n}"}) for n in range(5)]
+    on.call("PUT", "/gateway", {"fault": "none"})
+    answers.append(on.call("POST", "/conversations/43/messages", {"text": "ainda aberto"}))
+    assert [status for status, _ in answers] == [202] * 6
+    assert len({body["message"]["id"] for _, body in answers}) == 6
+
+
+async def test_postgres_serves_the_same_pages(off, postgres_url, tmp_path):
+    """With DATABASE_URL the same data is in PostgreSQL, in a schema of its own, and can be written to."""
     import asyncpg
 
-    extra = {"DATABASE_URL": postgres_url, "ISP_PERF_EXAMPLE_DIR": str(tmp_path), "ISP_PERF_OFF": "1"}
-    with Service({**settings, "ISP_PERF_OFF": "1"}, port=free_port()) as service:
-        expected = Client(service).get("/agents/9/conversations/2")
-    with Service(extra, port=free_port()) as service:
+    settings = {"DATABASE_URL": postgres_url, "ISP_PERF_EXAMPLE_DIR": str(tmp_path)}
+    with Service(settings, port=free_port()) as service:
         client = Client(service)
-        assert client.get("/agents/9/conversations/2") == expected
+        assert [client.get(path) for path in PAGES] == off.pages
         assert client.call("POST", "/conversations/8/messages", {"text": "Olá"})[0] == 201
     connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
     tables = await connection.fetch("SELECT schemaname FROM pg_tables WHERE tablename = 'conversa'")

@@ -38,7 +38,8 @@ def add_to(commands: Any) -> None:
         help="run the support service with and without isp_perf and compare",
         description="Runs the support service with isp_perf off and on under the same load and prints one table.",
     )
-    parser.add_argument("--requests", type=_whole(1, 1_000_000), default=1_000, help="requests per run (default 1000)")
+    parser.add_argument("--requests", type=_whole(1, 1_000_000), default=1_200, help="requests per run (default 1200)")
+    parser.add_argument("--seconds", type=_whole(1, 3_600), default=15, help="longest duration of a run (default 15)")
     parser.add_argument("--connections", type=_whole(1, 1_000), default=8, help="open at the same time (default 8)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the load (default 1)")
     parser.add_argument("--data", type=Path, help="keep the SQLite data in this folder (default: a temporary one)")
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     with contextlib.ExitStack() as everything:
         settings, engines = _prepare(everything, arguments.data, say)
-        load = _Load(plan(arguments.requests, arguments.seed), arguments.connections, port)
+        load = _Load(plan(arguments.requests, arguments.seed), arguments.connections, arguments.seconds)
         run_python(["seeding.py"], settings)
         with Service({**settings, "ISP_PERF_OFF": "1"}, port=port) as service:
             off = load.measure(service, "isp_perf off")
@@ -94,26 +95,33 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Load:
-    """The same requests for every service they are sent to."""
+    """The same requests for every service they are sent to: as many as the first one answers in time."""
 
-    def __init__(self, requests: list[Request], connections: int, port: int) -> None:
-        self._requests, self._connections, self._port = requests, connections, port
+    def __init__(self, requests: list[Request], connections: int, seconds: float) -> None:
+        self._requests, self._connections, self._seconds = requests, connections, seconds
 
     def measure(self, service: Service, label: str) -> Phase:
-        """Send all requests and read the service's own counters afterwards."""
-        with Progress(f"{label:<13}", len(self._requests)) as progress:
+        """Send the requests and read the service's own counters before and afterwards."""
+        hits, gets = _counted(service)
+        with Progress(f"{label:<12}", len(self._requests)) as progress:
             outcome = asyncio.run(
-                apply(self._requests, self._port, connections=self._connections, done=progress.step),
+                apply(
+                    self._requests,
+                    service.port,
+                    connections=self._connections,
+                    at_most=self._seconds,
+                    done=progress.step,
+                )
             )
-        cache = service.get("/cache/stats")["cache_stats"]
-        gets = cache.get("hits", 0) + cache.get("misses", 0)
+        del self._requests[len(outcome.latencies) :]
+        hits, gets = (after - before for after, before in zip(_counted(service), (hits, gets), strict=True))
         return Phase(
             requests_per_second=outcome.rate,
             p50_seconds=outcome.quantile(0.50),
             p99_seconds=outcome.quantile(0.99),
             database_queries=service.get("/health")["queries"],
             bytes_received=outcome.bytes_received,
-            hit_ratio=cache["hits"] / gets if gets else None,
+            hit_ratio=hits / gets if gets else None,
             failures=outcome.failures,
         )
 
@@ -123,6 +131,12 @@ class _Load:
 
     def __str__(self) -> str:
         return f"{len(self._requests):,} requests over {self._connections} connections, 1 worker, the same in both runs"
+
+
+def _counted(service: Service) -> tuple[int, int]:
+    """Return hits and gets of the service's cache so far."""
+    stats = service.get("/cache/stats")["cache_stats"]
+    return stats.get("hits", 0), stats.get("hits", 0) + stats.get("misses", 0)
 
 
 def _prepare(

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from time import perf_counter
 
 __all__ = ["Outcome", "Request", "apply", "plan"]
@@ -72,8 +72,8 @@ def plan(requests: int, seed: int) -> list[Request]:
     kinds = rng.choices(list(_MIX), list(_MIX.values()), k=requests)
     draw = {
         "agent": _zipf(rng, _AGENTS, 0.8),
-        "page": _zipf(rng, _PAGES, 2.0),
-        "customer": _zipf(rng, _CUSTOMERS, 1.1),
+        "page": _zipf(rng, _PAGES, 3.0),
+        "customer": _zipf(rng, _CUSTOMERS, 1.3),
         "recent": _zipf(rng, _CONVERSATIONS, 1.0),
     }
     return [_request(kind, number, draw) for number, kind in enumerate(kinds)]
@@ -98,19 +98,33 @@ def _zipf(rng: random.Random, n: int, exponent: float) -> Callable[[], int]:
 
 
 async def apply(
-    requests: Sequence[Request], port: int, *, connections: int, done: Callable[[], None] | None = None
+    requests: Sequence[Request],
+    port: int,
+    *,
+    connections: int,
+    at_most: float | None = None,
+    done: Callable[[], None] | None = None,
 ) -> Outcome:
     """Send ``requests`` to 127.0.0.1:``port`` over ``connections`` kept-alive connections and measure.
 
     Each connection has one request under way and takes the next of the plan when it is answered; ``done`` is called
-    after each.
+    after each. After ``at_most`` seconds no further request is taken, so those answered are the first of the plan.
+
+    Raises:
+        OSError: a connection was refused or broken off, or an answer took longer than 30 seconds.
     """
     outcome = Outcome()
-    connection = partial(_connection, iter(requests), outcome, done=done or _ignore)
     started = perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(connections, len(requests))):
-            group.create_task(connection(port))
+    pending = iter(requests)
+    if at_most is not None:
+        pending = takewhile(lambda _: perf_counter() - started < at_most, pending)
+    connection = partial(_connection, pending, outcome, done=done or _ignore)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(connections, len(requests))):
+                group.create_task(connection(port))
+    except ExceptionGroup as errors:
+        raise OSError(f"the service stopped answering: {errors.exceptions[0]!r}") from errors
     outcome.seconds = perf_counter() - started
     return outcome
 

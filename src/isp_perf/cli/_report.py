@@ -19,7 +19,7 @@ class Phase:
         p99_seconds: latency that 99 of 100 requests did not exceed.
         database_queries: statements of the service's process from its start to the end of the load, warm-up included.
         bytes_received: headers and bodies of all answers.
-        hit_ratio: hits by gets of the cache, 0 to 1; ``None`` without one.
+        hit_ratio: hits by gets of the cache during the load, 0 to 1; ``None`` without a cache.
         failures: requests not answered with success.
     """
 
