@@ -23,7 +23,10 @@ from isp_perf.cache._stats import CacheStats, snapshot
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Clock, RemoteLevel
 
-__all__ = ["CacheManager", "ManagerOptions"]
+__all__ = ["CacheManager", "ManagerOptions", "managers"]
+
+managers: WeakSet["CacheManager"] = WeakSet()
+"""Every manager alive, for metrics."""
 
 T = TypeVar("T")
 
@@ -63,6 +66,7 @@ class CacheManager:
         self._keys = Keys(self._engine, self._sites)
         self._resolved: tuple[object, RemoteLevel | None] = (None, None)
         self.configure(**options)
+        managers.add(self)
 
     def configure(self, **options: Unpack[ManagerOptions]) -> None:
         """Change settings, before or between uses; settings not given stay. Entries of the local level are dropped.
