@@ -513,3 +513,20 @@ async def test_threads_and_loops_share_one_pool(pool):
     await asyncio.to_thread(thread.join)
     assert seen == [b"1"]
     assert pool.stats().lanes["fast"].connects == 2
+
+
+async def test_coalesced_reads_equal_plain_ones(redis_url):
+    """Programs of reads and writes of one tick answer alike with and without coalescing."""
+    async with RedisPool(RedisSettings(url=redis_url, coalesce=True)) as joined, RedisPool(redis_url) as plain:
+        answers = []
+        for pool in (joined, plain):
+            client = pool.client()
+            await client.flushdb()
+            calls = []
+            for i in range(300):
+                key = f"k{i % 7}"
+                calls.append(client.set(key, i) if i % 5 == 0 else client.get(key) if i % 3 else pool.get(key))
+            answers.append(await asyncio.gather(*calls))
+        assert answers[0] == answers[1]
+        writes = [pool.stats().lanes["fast"].commands for pool in (joined, plain)]
+        assert writes[0] < writes[1]

@@ -232,6 +232,10 @@ class PipelinedRedis(Redis):
         except UNEXECUTED as error:
             raise settled(error) from error
 
+    async def fetch(self, key: str | bytes) -> Any:
+        """Return the value of a key; failures as with ``ask``."""
+        return await self.ask("GET", key)
+
     async def ask_many(self, commands: Sequence[tuple[Any, ...]], *, within: float | None = None) -> list[Any]:
         """Send a batch as ``run_raw``; a server that refuses to work just now counts as one that was not reached."""
         replies = await self.run_raw(commands, within=within)

@@ -125,6 +125,8 @@ class RedisSettings:
             raises ``PoolBusyError`` at once.
         on_down: what the pool's own methods do while the server cannot be reached: ``"raise"`` (default) raises
             ``NotSentError``; ``"miss"`` answers reads as absent and writes as not stored.
+        coalesce: concurrent GETs of one tick become one MGET, and each key is asked once (default off). Meant for
+            caches: a key of a wrong type answers as absent.
         protocol: RESP version, 3 (default) or 2.
         retry: a ``RetryPolicy``.
 
@@ -143,6 +145,7 @@ class RedisSettings:
     in_flight: int = 10_000
     overflow: Literal["wait", "error"] = "wait"
     on_down: Literal["raise", "miss"] = "raise"
+    coalesce: bool = False
     protocol: Literal[2, 3] = 3
     retry: RetryPolicy = RetryPolicy()
     target: Target | None = field(init=False, compare=False)

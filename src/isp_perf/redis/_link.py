@@ -112,6 +112,8 @@ class Link(asyncio.Protocol):
         self.closed = False
         self.progress_at = self.loop.time()
         self.pending: deque[Entry] = deque()
+        self.held: Callable[[], None] | None = None  # hands over commands that were held back to be joined
+        self.collector: Any = None  # who joins them, see _coalesce
         self._connection = connection
         self._timeout = timeout
         self._limit = in_flight
@@ -150,6 +152,8 @@ class Link(asyncio.Protocol):
 
     def send(self, data: bytes) -> "asyncio.Future[Any]":
         """Queue one packed command and return the future of its reply; written at once if the link is idle."""
+        if self.held is not None:
+            self.held()
         entry: asyncio.Future[Any] = self.loop.create_future()
         if self.pending or self._out or self._paused:
             if self._reject and len(self.pending) + len(self._out) + len(self._backlog) >= self._limit:
@@ -157,8 +161,7 @@ class Link(asyncio.Protocol):
             self._out.append(data)
             self._out_entries.append(entry)
             if not self._scheduled:
-                self._scheduled = True
-                self.loop.call_soon(self._flush)
+                self.schedule()
             return entry
         entries = (entry,)
         self._mark(entries)
@@ -175,11 +178,30 @@ class Link(asyncio.Protocol):
             return future
         if self._reject and len(self.pending) + self.queued + len(data) > self._limit and self.pending:
             raise PoolBusyError("redis")
+        if self.held is not None:
+            self.held()
         self._out.extend(data)
         self._out_entries.extend([Batch(future, len(data))] * len(data))
         if not self._scheduled:
             self._flush()
         return future
+
+    @property
+    def idle(self) -> bool:
+        """Whether a command would be written at once."""
+        return not (self.pending or self._out or self._paused)
+
+    def schedule(self) -> None:
+        """Have everything queued written at the end of this tick."""
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._flush)
+
+    def queue(self, data: bytes, entry: Entry) -> None:
+        """Queue one packed command whose reply goes to ``entry``; written with the next flush."""
+        self._out.append(data)
+        self._out_entries.append(entry)
+        self.schedule()
 
     def _mark(self, entries: Sequence[Entry]) -> None:
         now = self.loop.time()
@@ -190,6 +212,8 @@ class Link(asyncio.Protocol):
             self._arm(now + self._timeout)
 
     def _flush(self) -> None:
+        if self.held is not None:
+            self.held()
         self._scheduled = False
         out, entries = self._out, self._out_entries
         self._out, self._out_entries = [], []

@@ -100,8 +100,9 @@ class RedisPool:
         """
         if self._client is None:
             from isp_perf.redis._client import PipelinedRedis
+            from isp_perf.redis._coalesce import CoalescingRedis
 
-            self._client = PipelinedRedis(self._shared())
+            self._client = (CoalescingRedis if self.settings.coalesce else PipelinedRedis)(self._shared())
         return self._client
 
     def sync(self) -> "BlockingRedis":
@@ -147,7 +148,7 @@ class RedisPool:
         if self.settings.target is None:
             return None
         try:
-            value: bytes | None = await self.client().ask("GET", key)
+            value: bytes | None = await self.client().fetch(key)
         except RemoteError:
             if self.settings.on_down == "raise":
                 raise
