@@ -151,6 +151,10 @@ class PoolBusyError(RejectedError, TimeoutError):
     code = "pool-busy"
     reason = "is busy"
 
+    def __init__(self, name: str, retry_after: float | None = None, cause: str | None = None) -> None:
+        super().__init__(name, retry_after, cause)
+        self.args = (name, retry_after, cause)  # an OSError takes a third argument for a file's name and drops it
+
 
 class RemoteError(PerfError):
     """The remote level (Redis) could not answer; the driver's own error is ``__cause__``.

@@ -119,6 +119,15 @@ def test_a_rejection_says_who_refused_and_until_when(cls, message):
     assert cls("x").retry_after is None
 
 
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if issubclass(cls, RejectedError)])
+def test_a_rejection_keeps_the_class_of_the_failure_behind_it(cls):
+    """The name of the failure's class travels with a rejection, through pickling too, and is not in its message."""
+    error = cls("x", 2.5, "ConnectionError")
+    assert [error.cause, pickle.loads(pickle.dumps(error)).cause] == ["ConnectionError"] * 2
+    assert "ConnectionError" not in str(error)
+    assert cls("x", 2.5).cause is None
+
+
 @pytest.mark.parametrize(
     ("cls", "base"),
     [
