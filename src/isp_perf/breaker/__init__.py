@@ -1,6 +1,7 @@
 """Circuit breakers, and what stands beside them: timeout, retry, bulkhead, fallback, hedge, fused by ``pipeline``."""
 
 from isp_perf.breaker._breaker import CircuitBreaker, Isolation
+from isp_perf.breaker._bulkhead import Bulkhead, bulkhead
 from isp_perf.breaker._config import (
     AI_CIRCUIT_CONFIG,
     DATABASE_CIRCUIT_CONFIG,
@@ -13,12 +14,18 @@ from isp_perf.breaker._config import (
     TimeWindow,
 )
 from isp_perf.breaker._decorator import circuit_breaker
+from isp_perf.breaker._fallback import Fallback, fallback
 from isp_perf.breaker._forms import BreakerBlock, Permit
+from isp_perf.breaker._hedge import Hedge, hedge
 from isp_perf.breaker._keyed import KeyedBreakers
 from isp_perf.breaker._machine import CircuitEvent, Counts
 from isp_perf.breaker._middleware import CircuitOpenMiddleware
+from isp_perf.breaker._pipeline import Pipeline, pipeline
 from isp_perf.breaker._registry import CircuitRegistry, circuits
-from isp_perf.errors import CircuitIsolatedError, CircuitOpenError, ProbeLimitError, RejectedError
+from isp_perf.breaker._retry import Retry, RetryBudget, retry
+from isp_perf.breaker._retry_after import retry_after
+from isp_perf.breaker._timeout import Timeout, timeout
+from isp_perf.errors import BulkheadFullError, CircuitIsolatedError, CircuitOpenError, ProbeLimitError, RejectedError
 
 __all__ = [
     "AI_CIRCUIT_CONFIG",
@@ -27,6 +34,8 @@ __all__ = [
     "WHATSAPP_CIRCUIT_CONFIG",
     "Backoff",
     "BreakerBlock",
+    "Bulkhead",
+    "BulkheadFullError",
     "CircuitBreaker",
     "CircuitConfig",
     "CircuitEvent",
@@ -36,13 +45,26 @@ __all__ = [
     "CircuitRegistry",
     "CountWindow",
     "Counts",
+    "Fallback",
+    "Hedge",
     "Isolation",
     "KeyedBreakers",
     "Permit",
+    "Pipeline",
     "ProbeLimitError",
     "RejectedError",
+    "Retry",
+    "RetryBudget",
     "SlowCall",
     "TimeWindow",
+    "Timeout",
+    "bulkhead",
     "circuit_breaker",
     "circuits",
+    "fallback",
+    "hedge",
+    "pipeline",
+    "retry",
+    "retry_after",
+    "timeout",
 ]

@@ -1,7 +1,6 @@
 """The machine behind a breaker: its present era, its totals, and the one place where eras are replaced."""
 
 import os
-import sys
 import time
 from asyncio import CancelledError
 from collections import deque
@@ -19,6 +18,7 @@ from isp_perf.breaker._eras import CountEra, DisabledEra, IsolatedEra, OpenEra, 
 from isp_perf.breaker._half_open import HalfOpenEra, Probe
 from isp_perf.breaker._outcomes import ask
 from isp_perf.breaker._watched import Watched, WatchedCount, WatchedStreak, WatchedTime, ticket
+from isp_perf.breaker._wrapping import FREE_THREADED
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Clock
 
@@ -32,9 +32,6 @@ _REMEMBERED = 32
 _LOCKS = tuple(RLock() for _ in range(64))
 """Breakers share these by turns. A lock is held for failures and transitions only and for less than a microsecond, and
 a fixed set can be taken as a whole around ``fork``, so that a child never inherits a breaker in mid-transition."""
-
-FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
-"""Without the GIL an addition to a slot may get lost: every call is then counted under the lock."""
 
 _serial = count()
 _draw = SystemRandom().random
@@ -288,6 +285,17 @@ class Machine:
             self.round = 0
             self._enter_locked(DisabledEra() if target == "disabled" else self._closed_era(target), cause)
         self.announce()
+
+    def start_over(self) -> None:
+        """Become as new: closed, with nothing counted and no history; listeners stay. For tests."""
+        self.move("reset")
+        with self.lock:
+            self.ok = self.failed = self.rejected = self.neutral = self.cancelled = 0
+            self.late = self.slow = self.would_open = 0
+            self.era = self._closed_era("closed")
+            if self.annex is not None:
+                self.annex.history.clear()
+                self.annex.tally.clear()
 
     def rebuilt_locked(self) -> Any:
         """Return the present era anew under the present configuration."""

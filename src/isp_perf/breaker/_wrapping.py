@@ -6,17 +6,21 @@ user's own parameter list.
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 from isp_perf._runtime.specialize import specialize
 from isp_perf.errors import ConfigurationError
 
-__all__ = ["Kind", "Site", "Strategy", "build", "indented", "kind_of", "refuse_kinds"]
+__all__ = ["FREE_THREADED", "Kind", "Site", "Strategy", "build", "indented", "kind_of", "refuse_kinds"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
+
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Without the GIL an addition to a slot may get lost: everything is then counted under a lock."""
 
 _DESCRIPTORS = (staticmethod, classmethod)
 _CALLS: dict[Kind, str] = {
