@@ -7,6 +7,7 @@ for Starlette and FastAPI.
 from isp_perf._core.media import DEFAULT_TYPES
 from isp_perf._core.negotiation import Plan, negotiate
 from isp_perf.compression._config import Breach, Budget, Options, Streaming, VariantCache
+from isp_perf.compression._dictionary import Dictionaries, Dictionary, train_dictionary
 from isp_perf.compression._functions import Encoded, compress_for, no_compression
 from isp_perf.compression._middleware import CompressionMiddleware
 from isp_perf.compression._request import RequestDecompressionMiddleware
@@ -18,6 +19,8 @@ __all__ = [
     "Budget",
     "CompressionMiddleware",
     "CompressionStats",
+    "Dictionaries",
+    "Dictionary",
     "Encoded",
     "Options",
     "Plan",
@@ -27,4 +30,5 @@ __all__ = [
     "compress_for",
     "negotiate",
     "no_compression",
+    "train_dictionary",
 ]

@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, Final, Protocol
 
-__all__ = ["Codec", "Encoder", "available", "codec", "library", "padded"]
+__all__ = ["Codec", "DictionaryCodec", "Encoder", "available", "codec", "dictionary_codec", "library", "padded"]
 
 _BROTLI_MIN_WINDOW = 16
 _BROTLI_MAX_WINDOW = 22
@@ -253,6 +253,39 @@ def codec(coding: str) -> Codec | None:
         return None if module is None else _Brotli(module)
     module = library("compression.zstd", "backports.zstd")
     return None if module is None or coding != "zstd" else _Zstd(module)
+
+
+class DictionaryCodec:
+    """zstd against a dictionary of raw content."""
+
+    __slots__ = ("_module",)
+    LEVEL: Final = 3
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def prepare(self, content: bytes) -> Any:
+        """Return the dictionary in the form that ``compress`` takes; it is digested at its first use, and once."""
+        return self._module.ZstdDict(content, is_raw=True)
+
+    def compress(self, body: bytes, prepared: Any) -> bytes:
+        """Return one zstd frame made with a prepared dictionary."""
+        frame: bytes = self._module.compress(body, self.LEVEL, zstd_dict=prepared.as_digested_dict)
+        return frame
+
+    def train(self, samples: list[bytes], size: int) -> bytes | None:
+        """Return a dictionary of at most ``size`` bytes, or ``None`` if the samples do not do."""
+        try:
+            content: bytes = self._module.train_dict(samples, size).dict_content
+        except (self._module.ZstdError, ValueError):
+            return None
+        return content
+
+
+def dictionary_codec() -> DictionaryCodec | None:
+    """Return the dictionary codec, or ``None`` if no zstd library is installed."""
+    module = library("compression.zstd", "backports.zstd")
+    return None if module is None else DictionaryCodec(module)
 
 
 def available(encodings: tuple[str, ...]) -> tuple[str, ...]:

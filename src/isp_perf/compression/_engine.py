@@ -1,14 +1,14 @@
 """The decisions of one middleware: what a request allows, which coding a body gets, where the codec runs."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from time import perf_counter
 from typing import Final
 
-from isp_perf._core.cost import FASTEST, Choice, CostModel, LoadSteps
+from isp_perf._core.cost import FASTEST, LEVELS, Choice, CostModel, LoadSteps
 from isp_perf._core.etags import Marks, unmark_list
 from isp_perf._core.headers import has_token
 from isp_perf._core.media import EVENTS, LINES, MediaTypes
@@ -16,6 +16,15 @@ from isp_perf._core.negotiation import Plan, negotiate
 from isp_perf.compression._asgi import Scope
 from isp_perf.compression._codecs import Codec, Encoder, available, codec
 from isp_perf.compression._config import Breach, Budget, Streaming, VariantCache
+from isp_perf.compression._dictionary import (
+    DICTIONARY_FIELDS,
+    DICTIONARY_VARY,
+    Dictionaries,
+    DictionaryUse,
+    Prepared,
+    Shelf,
+    make_shelf,
+)
 from isp_perf.compression._offload import Offload
 from isp_perf.compression._stats import CompressionStats
 from isp_perf.compression._variants import Variants
@@ -23,21 +32,25 @@ from isp_perf.compression._variants import Variants
 __all__ = ["STREAM_LEVELS", "Engine", "Request"]
 
 STREAM_LEVELS: Final = {"br": 5, "zstd": 3, "gzip": 6, "deflate": 6}
+_PLAIN_VARY: Final[tuple[bytes, ...]] = (b"Accept-Encoding",)
 _MAX_CACHED_HEADER = 256
 _SILENT = negotiate(None)
+_ACCEPT_ONLY = {b"accept-encoding"}
 _CONDITIONS = (b"if-none-match", b"if-match")
 
 
 class Request:
     """What a request says about the coding of its response."""
 
-    __slots__ = ("marks", "plan", "reason", "scope")
+    __slots__ = ("marks", "plan", "reason", "scope", "use", "vary")
 
     def __init__(self, scope: Scope, plan: Plan) -> None:
+        self.vary: tuple[bytes, ...] = _PLAIN_VARY
         self.scope = scope
         self.plan = plan
         self.reason = plan.reason
         self.marks: Marks | None = None
+        self.use: DictionaryUse | None = None
 
 
 def _models(encodings: Sequence[str]) -> tuple[dict[str, Codec], CostModel]:
@@ -60,6 +73,7 @@ class Engine:
         strong_tags: bool,
         breach: Breach | None,
         cache: VariantCache | None,
+        dictionaries: Dictionaries | None,
         streaming: Streaming,
         stats: CompressionStats | None,
         offload: Offload,
@@ -71,18 +85,18 @@ class Engine:
         self.streaming = streaming
         self.stats = CompressionStats() if stats is None else stats
         self.offload = offload
-        self.vary: tuple[bytes, ...] = (b"Accept-Encoding",)
         self.kind = lru_cache(maxsize=512)(MediaTypes(types).classify)
         self._plan_cached = lru_cache(maxsize=256)(self._negotiate)
         self._codecs, self._cost = _models(self.encodings)
         self._budget_us = budget.inline_ms * 1000
-        self._steps = LoadSteps(FASTEST if budget.preset == "fast" else None if budget.adaptive else 0)
+        self._steps = _steps(budget)
         self._fixed = not budget.adaptive
         self.variants = None if cache is None else Variants(cache, self._encode, self.stats)
-        patterns = [translate(pattern) for pattern in exclude]
-        self._excluded = re.compile("|".join(patterns)) if patterns else None
-        private = (b"cookie", b"authorization", b"sec-fetch-site") if breach is not None else ()
-        self._read = frozenset((b"accept-encoding", b"cache-control", *_CONDITIONS, *private))
+        self._shy = breach is not None and breach.cross_site == "identity"
+        self._excluded = _any_of(exclude)
+        self.shelf = make_shelf(dictionaries)
+        self._marks = self.encodings if self.shelf is None else (*self.encodings, "dcz")
+        self._read = _fields(breach=breach is not None, dictionaries=self.shelf is not None)
 
     def _negotiate(self, header: bytes) -> Plan:
         return negotiate(header, self.encodings)
@@ -94,12 +108,12 @@ class Engine:
     def request(self, scope: Scope) -> Request:
         """Read the request's headers once; the scope is copied if the application must see other ones."""
         found = _picked(scope["headers"], self._read)
-        if not found:
+        if not found and self.shelf is None:
             return Request(scope, _SILENT)
         header = found.get(b"accept-encoding", b"")
-        plan = self._plan_cached(header) if len(header) <= _MAX_CACHED_HEADER else self._negotiate(header)
+        plan = (self._plan_cached if len(header) <= _MAX_CACHED_HEADER else self._negotiate)(header)
         request = Request(scope, plan)
-        if len(found) > 1 or not header:
+        if found.keys() != _ACCEPT_ONLY or self.shelf is not None:
             self._consider(request, found)
         if plan.candidates and scope.get("extensions"):
             request.scope = _without_zerocopy(request.scope)
@@ -107,18 +121,21 @@ class Engine:
 
     def _consider(self, request: Request, found: dict[bytes, bytes]) -> None:
         """Apply the rarer request fields: no-transform, conditions with our marks, credentials from another site."""
-        if b"cache-control" in found and has_token(found[b"cache-control"], b"no-transform"):
+        if has_token(found.get(b"cache-control", b""), b"no-transform"):
             request.reason = "no_transform"
-        elif self.breach is not None and self.breach.cross_site == "identity" and _cross_site(found):
+        elif self._shy and _cross_site(found):
             request.reason = "cross_site"
         if b"if-none-match" in found or b"if-match" in found:
             self._unmark(request, found)
+        if self.shelf is not None:
+            request.use = self.shelf.use(request.scope, found, wanted=request.plan.dictionary)
+            request.vary = _PLAIN_VARY if request.use is None else DICTIONARY_VARY
 
     def _unmark(self, request: Request, found: dict[bytes, bytes]) -> None:
         restored: dict[bytes, bytes] = {}
         for name in _CONDITIONS:
             if name in found:
-                value, marks = unmark_list(found[name], self.encodings, strong=self.strong_tags)
+                value, marks = unmark_list(found[name], self._marks, strong=self.strong_tags)
                 if marks:
                     restored[name] = value
                     request.marks = marks if name == b"if-none-match" else request.marks
@@ -146,8 +163,20 @@ class Engine:
 
     async def encode_away(self, choice: Choice, body: bytes) -> tuple[bytes, float]:
         """Encode a complete body in a thread; the time it took there teaches nothing, for threads share the cores."""
+        return await self._away(partial(self._encode, choice, body))
+
+    async def encode_with(self, shelf: Shelf, dictionary: Prepared, body: bytes) -> tuple[bytes, float]:
+        """Encode a complete body with a dictionary that the client has, here or in a thread."""
+        job = partial(_timed, shelf.encode, dictionary, body)
+        if self._cost.predict("zstd", LEVELS["zstd"], len(body)) > self._budget_us:
+            return await self._away(job)
+        coded, seconds = job()
+        self.stats.codec_seconds += seconds
+        return coded, seconds
+
+    async def _away(self, job: Callable[[], tuple[bytes, float]]) -> tuple[bytes, float]:
         self.stats.offloaded += 1
-        coded, seconds = await self.offload.run(self._encode, choice, body)
+        coded, seconds = await self.offload.run(job)
         self.stats.codec_seconds += seconds
         return coded, seconds
 
@@ -182,12 +211,37 @@ class Engine:
         return self._cost.predict(coding, STREAM_LEVELS[coding], size) <= self._budget_us
 
 
+def _steps(budget: Budget) -> LoadSteps:
+    if budget.preset == "fast":
+        return LoadSteps(FASTEST)
+    return LoadSteps(None if budget.adaptive else 0)
+
+
+def _any_of(patterns: Iterable[str]) -> re.Pattern[str] | None:
+    translated = [translate(pattern) for pattern in patterns]
+    return re.compile("|".join(translated)) if translated else None
+
+
+def _fields(*, breach: bool, dictionaries: bool) -> frozenset[bytes]:
+    """Return the request fields to read: no more than the settings need, for each request pays for them."""
+    fields = {b"accept-encoding", b"cache-control", *_CONDITIONS}
+    if breach:
+        fields |= {b"cookie", b"authorization", b"sec-fetch-site"}
+    return frozenset(fields.union(DICTIONARY_FIELDS) if dictionaries else fields)
+
+
 def _picked(headers: Iterable[tuple[bytes, bytes]], read: frozenset[bytes]) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in read:
             found[name] = found[name] + b", " + value if name in found else value
     return found
+
+
+def _timed(encode: Callable[[Prepared, bytes], bytes], dictionary: Prepared, body: bytes) -> tuple[bytes, float]:
+    started = perf_counter()
+    coded = encode(dictionary, body)
+    return coded, perf_counter() - started
 
 
 def _cross_site(found: dict[bytes, bytes]) -> bool:

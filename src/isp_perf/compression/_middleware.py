@@ -8,6 +8,7 @@ from isp_perf._core.media import DEFAULT_TYPES
 from isp_perf._core.negotiation import KNOWN_CODINGS
 from isp_perf.compression._asgi import ASGIApp, Receive, Scope, Send
 from isp_perf.compression._config import Breach, Budget, Streaming, VariantCache, checked_codings
+from isp_perf.compression._dictionary import Dictionaries, serve_dictionary
 from isp_perf.compression._engine import Engine
 from isp_perf.compression._offload import Offload
 from isp_perf.compression._responder import Responder
@@ -39,6 +40,7 @@ def make_engine(
     etag: Literal["weak", "suffix"] = "weak",
     breach: Breach | None = None,
     cache: VariantCache | None = None,
+    dictionaries: Dictionaries | None = None,
     streaming: Streaming = _STREAMING,
     stats: CompressionStats | None = None,
     executor: Executor | None = None,
@@ -53,6 +55,9 @@ def make_engine(
     if isinstance(types, str) or isinstance(exclude, str):
         raise ConfigurationError("types/exclude", "a string", "a collection of strings", "put it into a tuple")
     _check_tags(etag, budget, cache)
+    if breach is not None and dictionaries is not None:
+        rule = "a dictionary makes lengths tell more, padding is there to make them tell less"
+        raise ConfigurationError("dictionaries", "given with breach", rule, "choose one of the two")
     return Engine(
         minimum_size=minimum_size,
         encodings=checked_codings("encodings", encodings),
@@ -62,6 +67,7 @@ def make_engine(
         strong_tags=etag == "suffix",
         breach=breach,
         cache=cache,
+        dictionaries=dictionaries,
         streaming=streaming,
         stats=stats,
         offload=Offload(executor),
@@ -88,6 +94,7 @@ class CompressionMiddleware:
             the application runs, or ``"identity"``.
         breach: padding and cross-site rule against length guessing; ``None`` (default): off.
         cache: keeps compressed bodies by content; ``None`` (default): off.
+        dictionaries: responses coded against what the client has already (RFC 9842); ``None`` (default): off.
         streaming: how event streams and NDJSON are coded.
         stats: the record to count in; ``None`` makes one, found as ``.stats``.
         executor: threads for large bodies; ``None``: up to 4 of our own.
@@ -109,6 +116,7 @@ class CompressionMiddleware:
         not_acceptable: Literal["406", "identity"] = "406",
         breach: Breach | None = None,
         cache: VariantCache | None = None,
+        dictionaries: Dictionaries | None = None,
         streaming: Streaming = _STREAMING,
         stats: CompressionStats | None = None,
         executor: Executor | None = None,
@@ -126,6 +134,7 @@ class CompressionMiddleware:
             etag=etag,
             breach=breach,
             cache=cache,
+            dictionaries=dictionaries,
             streaming=streaming,
             stats=stats,
             executor=executor,
@@ -145,6 +154,10 @@ class CompressionMiddleware:
         if engine.excludes(scope["path"]):
             engine.stats.skipped["excluded"] += 1
             await self.app(scope, receive, send)
+            return
+        served = None if engine.shelf is None else engine.shelf.served(scope["path"])
+        if served is not None:
+            await serve_dictionary(served, scope["method"], send)
             return
         request = engine.request(scope)
         if request.reason == "not_acceptable" and self._refuses:

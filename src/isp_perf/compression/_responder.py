@@ -17,7 +17,7 @@ first body message, so that it can be right; an event stream's head leaves at on
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
-from isp_perf._core.cost import Choice
+from isp_perf._core.cost import LEVELS, Choice
 from isp_perf._core.headers import (
     Headers,
     coded_headers,
@@ -32,6 +32,7 @@ from isp_perf._core.media import EVENTS, OPAQUE
 from isp_perf.compression._asgi import ASGIApp, Message, Receive, Send
 from isp_perf.compression._codecs import Encoder
 from isp_perf.compression._config import Options
+from isp_perf.compression._dictionary import DictionaryUse
 from isp_perf.compression._engine import Engine, Request
 from isp_perf.errors import ConfigurationError
 
@@ -205,9 +206,8 @@ class Responder:
         return self._request.plan.candidates
 
     def _coded_headers(self, coding: str, *, strong: bool = False) -> Headers:
-        engine = self._engine
         vary = self._found.get(b"vary")
-        return coded_headers(self._headers, coding, vary=vary, wanted=engine.vary, strong=strong)
+        return coded_headers(self._headers, coding, vary=vary, wanted=self._request.vary, strong=strong)
 
     def _pass(self, message: Message, reason: str) -> Awaitable[None]:
         """Send the head as it is, and everything after it."""
@@ -218,7 +218,7 @@ class Responder:
     def _plain(self, reason: str) -> Awaitable[None]:
         """Send the head of an uncoded response of a compressible type: with Vary, for caches."""
         start, headers = self._start, self._headers
-        varied = plain_headers(headers, self._found.get(b"vary"), self._engine.vary)
+        varied = plain_headers(headers, self._found.get(b"vary"), self._request.vary)
         return self._pass(start if varied is headers else {**start, "headers": varied}, reason)
 
     def _not_modified(self, message: Message, headers: Headers, found: dict[bytes, bytes]) -> Awaitable[None]:
@@ -229,7 +229,7 @@ class Responder:
             return self._pass(message, "status")
         if request.marks:
             headers = marked_headers(headers, request.marks, request.plan.coding, strong=engine.strong_tags)
-        varied = plain_headers(headers, found.get(b"vary"), engine.vary)
+        varied = plain_headers(headers, found.get(b"vary"), request.vary)
         return self._pass({**message, "headers": varied}, "status")
 
     # The body ---------------------------------------------------------------------------------------------------------
@@ -272,6 +272,7 @@ class Responder:
             await self._send(message)
             return
         headers = self._coded_headers(choice.coding, strong=engine.strong_tags)
+        self._announce(headers, body)
         if self._options.server_timing:
             headers.append((b"server-timing", _timing(choice, seconds)))
         if self._start.get("trailers", False):
@@ -283,9 +284,32 @@ class Responder:
         await self._send({**self._start, "headers": headers})
         await self._send({**message, "body": coded})
 
+    def _announce(self, headers: Headers, body: bytes) -> None:
+        """Offer the response as a dictionary for the next one, or tell where a trained one is (RFC 9842 2.1 and 3)."""
+        use, shelf = self._request.use, self._engine.shelf
+        if use is None or shelf is None or self._start["status"] != _OK or self._request.scope["method"] != "GET":
+            return
+        offer = shelf.keep(use, body, self._found.get(b"cache-control", b""))
+        if offer is not None:
+            headers.append((b"use-as-dictionary", offer))
+        if use.link is not None:
+            headers.append((b"link", f'<{use.link}>; rel="compression-dictionary"'.encode("ascii")))
+
+    async def _encoded_with_dictionary(self, use: DictionaryUse, body: bytes) -> tuple[Choice, bytes, float] | None:
+        shelf, dictionary = self._engine.shelf, use.dictionary
+        if shelf is None or dictionary is None or self._options.coding is not None:
+            return None
+        self._state = _BROKEN
+        coded, seconds = await self._engine.encode_with(shelf, dictionary, body)
+        self._engine.stats.dictionary += 1
+        return Choice("dcz", LEVELS["zstd"], inline=True), coded, seconds
+
     async def _encoded(self, body: bytes) -> tuple[Choice, bytes, float]:
         """Return a complete body's coded form: from the variant cache, from the codec here, or from a thread."""
         engine = self._engine
+        use = self._request.use
+        if use is not None and (coded_with := await self._encoded_with_dictionary(use, body)) is not None:
+            return coded_with
         candidates = self._candidates()
         variants = engine.variants
         if variants is not None:
