@@ -3,12 +3,14 @@
 from isp_perf.redis._blocking import BlockingPool
 from isp_perf.redis._config import RedisSettings, RetryPolicy
 from isp_perf.redis._pool import RedisPool
-from isp_perf.redis._stats import BulkResult, LaneStats, RedisHealth, RedisStats
+from isp_perf.redis._stats import BulkResult, Gap, LaneStats, Message, RedisHealth, RedisStats
 
 __all__ = [
     "BlockingPool",
     "BulkResult",
+    "Gap",
     "LaneStats",
+    "Message",
     "RedisHealth",
     "RedisPool",
     "RedisSettings",

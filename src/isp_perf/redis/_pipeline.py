@@ -9,6 +9,7 @@ from redis.exceptions import ExecAbortError, ResponseError, WatchError
 
 from isp_perf.errors import RemoteError
 from isp_perf.redis._config import one_of, whole
+from isp_perf.redis._stream import in_chunks
 
 if TYPE_CHECKING:
     from isp_perf.redis._client import PipelinedRedis, Staged
@@ -138,7 +139,7 @@ class PoolPipeline(LinkPipeline):
 
     Args:
         client: the pool's client.
-        limit: commands per chunk, 1-100,000 (default 256).
+        limit: commands per chunk, 1-100,000 (default 256); at most four chunks are on their way.
         on_error: ``"raise"`` raises the first error after everything was answered; ``"collect"`` returns each error
             in its command's place.
         transaction: one MULTI ... EXEC block instead of chunks.
@@ -170,8 +171,10 @@ class PoolPipeline(LinkPipeline):
             return await super().execute(raise_on_error)
         self.command_stack = []
         replies: list[Any] = []
-        for start in range(0, len(stack), self._limit):
-            replies += await self._client.run(stack[start : start + self._limit])
+        async for chunk in in_chunks(self._client, (command for command, _ in stack), limit=self._limit):
+            replies += chunk
+        for i, (command, shaping) in enumerate(stack):
+            replies[i] = await self._client.shape(command, replies[i], shaping)
         if raise_on_error:
             _raise_lost(replies)
             _RAISE_FIRST(self, stack, replies)

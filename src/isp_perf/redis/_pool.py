@@ -5,7 +5,8 @@ redis-py is imported with the first use, so that a program without Redis never p
 
 import os
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
+from contextlib import aclosing
 from datetime import timedelta
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -14,11 +15,12 @@ from weakref import WeakSet
 from isp_perf.errors import ConfigurationError, MaybeExecutedError, NotSentError, RemoteError
 from isp_perf.redis import _flow
 from isp_perf.redis._blocking import BlockingPool
-from isp_perf.redis._config import RedisSettings, seconds
-from isp_perf.redis._stats import BulkResult, LaneStats, RedisHealth, RedisStats
+from isp_perf.redis._config import RedisSettings, one_of, seconds, whole
+from isp_perf.redis._stats import BulkResult, Gap, LaneStats, Message, RedisHealth, RedisStats
 
 if TYPE_CHECKING:
     from isp_perf.redis._client import PipelinedRedis
+    from isp_perf.redis._lock import RedisLock
     from isp_perf.redis._pipeline import PoolPipeline
     from isp_perf.redis._state import States
     from isp_perf.redis._sync import BlockingRedis
@@ -301,6 +303,65 @@ class RedisPool:
         from isp_perf.redis._pipeline import PoolPipeline
 
         return PoolPipeline(self.client(), limit=limit, on_error=on_error, transaction=transaction)
+
+    async def stream(
+        self,
+        commands: Iterable[tuple[Any, ...]],
+        *,
+        limit: int = 256,
+        on_error: Literal["raise", "collect"] = "raise",
+    ) -> AsyncGenerator[Any, None]:
+        """Yield the server's own replies to any number of commands, in order and in constant memory.
+
+        Args:
+            commands: commands as tuples, the name first; drawn as replies are taken.
+            limit: commands per chunk, 1-100,000; at most four chunks are on their way.
+            on_error: ``"raise"`` raises the first error reply or failure, ``"collect"`` yields it in its place.
+
+        Raises:
+            ConfigurationError: the pool is disabled, a setting is outside its range, or a command cannot share a link.
+        """
+        from isp_perf.redis._stream import in_chunks
+
+        whole("limit", limit, least=1, most=100_000)
+        one_of("on_error", on_error, ("raise", "collect"))
+        async with aclosing(in_chunks(self.client(), commands, limit=limit)) as chunks:
+            async for chunk in chunks:
+                for reply in chunk:
+                    if isinstance(reply, Exception) and on_error == "raise":
+                        raise reply
+                    yield reply
+
+    # -- coordination
+
+    def lock(self, name: str, *, ttl: float | timedelta = 10) -> "RedisLock":
+        """Return a lock between processes, for one ``async with`` block, with a fencing token in ``.fence``.
+
+        Args:
+            name: what it protects; not empty.
+            ttl: seconds after which a lock whose holder died is free again; it is extended while it is held.
+
+        Raises:
+            ConfigurationError: an empty name, a ttl of 0 or less, or a disabled pool.
+        """
+        from isp_perf.redis._lock import RedisLock
+
+        return RedisLock(self.client(), name, seconds("ttl", ttl))
+
+    def subscribe(self, *channels: str | bytes) -> AsyncGenerator[Message | Gap, None]:
+        """Return an async iterator over the messages of ``channels``; closing it unsubscribes.
+
+        After a lost connection it subscribes again by itself and yields a ``Gap`` first. A consumer that is too slow is
+        disconnected by the server in the end, and sees a ``Gap`` too.
+
+        Raises:
+            ConfigurationError: no channel, or a disabled pool.
+        """
+        if not channels:
+            raise ConfigurationError("channels", (), "must name at least one channel", "give the channels to listen to")
+        from isp_perf.redis._subscribe import listen
+
+        return listen(self.client(), channels)
 
     # -- how it is
 

@@ -1,10 +1,10 @@
-"""Plain-integer records: what the lanes did, what the pool looks like, and what a bulk write left undone."""
+"""Plain records: what the lanes did, what the pool looks like, what a bulk write left undone, what was published."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["BATCH_BOUNDS", "BulkResult", "LaneStats", "RedisHealth", "RedisStats"]
+__all__ = ["BATCH_BOUNDS", "BulkResult", "Gap", "LaneStats", "Message", "RedisHealth", "RedisStats"]
 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Upper bounds of the batch-size histogram; batches above the last bound are counted behind it."""
@@ -142,3 +142,29 @@ class BulkResult:
 
     def __repr__(self) -> str:
         return f"BulkResult(stored={self.stored}, errors={len(self.errors)})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Message:
+    """A published message.
+
+    Attributes:
+        channel: where it was published.
+        data: what was published.
+    """
+
+    channel: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The subscription was interrupted: messages published in between are lost, and nobody knows whether there were.
+
+    Attributes:
+        since: when the server was last heard before, in seconds of UNIX time.
+        until: when the subscription was in place again.
+    """
+
+    since: float
+    until: float

@@ -1,0 +1,198 @@
+"""Locks with fencing tokens, subscriptions that tell of gaps, and streams in constant memory."""
+
+import asyncio
+import tracemalloc
+from urllib.parse import urlsplit
+
+import pytest
+from redis.exceptions import ResponseError
+
+from isp_perf.errors import ConfigurationError, NotSentError
+from isp_perf.redis import Gap, Message, RedisPool, RedisSettings
+from isp_perf.redis._lock import LockLostError
+from isp_perf.testing import FaultProxy
+
+
+@pytest.fixture
+async def pool(redis_url):
+    """A pool on the clean server."""
+    async with RedisPool(redis_url) as pool:
+        yield pool
+
+
+@pytest.fixture
+def proxy(redis_url):
+    """A proxy in front of the clean server."""
+    where = urlsplit(redis_url)
+    with FaultProxy(where.hostname, where.port) as proxy:
+        yield proxy
+
+
+async def test_one_holder_at_a_time_with_growing_fences(pool):
+    """Ten tasks take turns; nobody overlaps, and each later holder has a larger fence."""
+    inside, fences = 0, []
+
+    async def work():
+        nonlocal inside
+        async with pool.lock("job") as lock:
+            inside += 1
+            assert inside == 1
+            await asyncio.sleep(0.002)
+            fences.append(lock.fence)
+            inside -= 1
+
+    await asyncio.gather(*[work() for _ in range(10)])
+    assert fences == sorted(set(fences))
+    assert await pool.get("lock:{job}") is None
+
+
+async def test_the_fence_grows_across_expiry(pool):
+    """A lock whose holder died is free after its ttl, and its next holder has a larger fence."""
+    dead = pool.lock("job", ttl=0.1)
+    await dead.__aenter__()
+    dead._keeper.cancel()
+    async with asyncio.timeout(2), pool.lock("job") as lock:
+        assert lock.fence > dead.fence
+
+
+async def test_a_held_lock_is_extended(pool):
+    """It outlives its ttl many times while its holder works."""
+    async with pool.lock("job", ttl=0.1) as lock:
+        await asyncio.sleep(0.35)
+        assert not lock.lost
+        assert await pool.get("lock:{job}") is not None
+
+
+async def test_a_lost_lock_cancels_its_body(pool):
+    """When somebody removed it, the body ends and leaving the block says why."""
+    reached = False
+
+    async def work():
+        nonlocal reached
+        async with pool.lock("job", ttl=0.09):
+            await pool.delete("lock:{job}")
+            await asyncio.sleep(5)
+            reached = True
+
+    with pytest.raises(LockLostError):
+        await asyncio.wait_for(work(), 2)
+    assert not reached
+
+
+async def test_release_leaves_another_holders_lock_alone(pool):
+    """Only the owner removes it."""
+    async with pool.lock("job", ttl=10):
+        await pool.set("lock:{job}", b"somebody else")
+    assert await pool.get("lock:{job}") == b"somebody else"
+
+
+async def test_bad_locks_are_refused(pool):
+    """An empty name, a ttl of zero and nested use of one object are errors at once."""
+    for name, ttl in (("", 1), ("job", 0)):
+        with pytest.raises(ConfigurationError):
+            pool.lock(name, ttl=ttl)
+    lock = pool.lock("job")
+    async with lock:
+        with pytest.raises(RuntimeError):
+            await lock.__aenter__()
+
+
+async def test_messages_arrive_and_a_reconnect_is_a_gap(proxy):
+    """After a lost connection the next thing is a Gap, then messages again."""
+    async with RedisPool(RedisSettings(url=f"redis://127.0.0.1:{proxy.port}")) as pool:
+        heard = pool.subscribe("news", "other")
+        first = asyncio.create_task(anext(heard))
+        await until_subscribed(pool)
+        await pool.client().publish("news", "1")
+        assert await first == Message(b"news", b"1")
+        waiting = asyncio.create_task(anext(heard))
+        await asyncio.sleep(0.01)
+        proxy.reset()
+        gap = await asyncio.wait_for(waiting, 5)
+        assert isinstance(gap, Gap)
+        assert 0 < gap.since <= gap.until
+        later = asyncio.create_task(anext(heard))
+        await until_subscribed(pool)
+        await pool.client().publish("other", "2")
+        assert await later == Message(b"other", b"2")
+        await heard.aclose()
+
+
+async def until_subscribed(pool):
+    """Wait until the server knows a subscriber."""
+    for _ in range(300):
+        if (await pool.client().pubsub_numsub("news"))[0][1]:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nobody subscribed within 3 s")
+
+
+async def test_a_silent_server_is_a_gap_too(proxy):
+    """A connection that swallows everything is noticed by a PING after the health check interval."""
+    settings = RedisSettings(url=f"redis://127.0.0.1:{proxy.port}", health_check_interval=0.1, timeout=0.2)
+    async with RedisPool(settings) as pool:
+        heard = pool.subscribe("news")
+        waiting = asyncio.create_task(anext(heard))
+        await until_subscribed(pool)
+        await asyncio.sleep(0.25)
+        assert not waiting.done()
+        proxy.blackhole()
+        await asyncio.sleep(0.5)
+        proxy.heal()
+        assert isinstance(await asyncio.wait_for(waiting, 5), Gap)
+        await heard.aclose()
+
+
+async def test_a_first_subscription_that_fails_raises(proxy):
+    """Nobody waits for a server that was never there; no channel is an error at once."""
+    proxy.drop(refuse=True)
+    async with RedisPool(RedisSettings(url=f"redis://127.0.0.1:{proxy.port}")) as pool:
+        with pytest.raises(NotSentError):
+            await anext(pool.subscribe("news"))
+        with pytest.raises(ConfigurationError):
+            pool.subscribe()
+
+
+async def test_a_stream_answers_in_order_and_in_constant_memory(pool):
+    """A generator of commands is drawn as replies are taken, so memory does not grow with their number."""
+    count = 20_000
+    drawn = 0
+
+    def commands():
+        nonlocal drawn
+        for i in range(count):
+            drawn += 1
+            yield ("ECHO", b"%d" % i)
+
+    tracemalloc.start()
+    taken = 0
+    async for reply in pool.stream(commands()):
+        assert reply == b"%d" % taken
+        taken += 1
+        assert drawn - taken <= 4 * 256
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken == count
+    assert peak < 4 << 20
+
+
+async def test_a_stream_raises_or_collects(pool):
+    """The first error is raised, or stands in its place; a command that cannot share a link is refused."""
+    commands = [("SET", "a", "x"), ("INCR", "a"), ("GET", "a")]
+    collected = [reply async for reply in pool.stream(commands, on_error="collect")]
+    assert (collected[0], collected[2]) == (b"OK", b"x")
+    assert isinstance(collected[1], ResponseError)
+    with pytest.raises(ResponseError):
+        [reply async for reply in pool.stream(commands)]
+    for wrong in ([("BLPOP", "a", 0)], [("SELECT", 1)]):
+        with pytest.raises(ConfigurationError):
+            [reply async for reply in pool.stream(wrong)]
+    with pytest.raises(ConfigurationError):
+        await anext(pool.stream([], limit=0))
+
+
+async def test_a_large_stored_batch_is_complete(pool):
+    """Everything streamed in is there."""
+    writes = [reply async for reply in pool.stream(("SET", f"k{i}", i) for i in range(3_000))]
+    assert writes == [b"OK"] * 3_000
+    assert await pool.client().dbsize() == 3_000
