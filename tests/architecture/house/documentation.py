@@ -79,7 +79,8 @@ def class_faults(cls: type) -> Iterator[str]:
     fields = field_docstrings(cls)
     if not own:
         yield f"{title}: no docstring"
-    text = "\n".join([own, cls.__init__.__doc__ or "", *fields.values()])
+    inherited = [base.__doc__ or "" for base in cls.__mro__[1:] if base.__module__.startswith("isp_perf")]
+    text = "\n".join([own, cls.__init__.__doc__ or "", *fields.values(), *inherited])
     for name in _constructor_parameters(cls):
         yield from _parameter_faults(title, name, text)
     if dataclasses.is_dataclass(cls) and hasattr(cls, "__post_init__"):
