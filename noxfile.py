@@ -70,7 +70,9 @@ def tests(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the pages, offline; a warning is an error."""
     install(session, *group("docs"))
-    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+    session.run(
+        "sphinx-build", "-E", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html", *session.posargs
+    )
 
 
 @nox.session
