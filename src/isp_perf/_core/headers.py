@@ -8,6 +8,7 @@ from isp_perf._core.negotiation import members_of
 
 __all__ = [
     "Headers",
+    "Vary",
     "coded_headers",
     "collect",
     "declared_length",
@@ -53,9 +54,23 @@ def declared_length(found: Mapping[bytes, bytes]) -> int | None:
     return int(value)
 
 
-def _missing(vary: bytes | None, wanted: Sequence[bytes]) -> list[bytes]:
+class Vary:
+    """What a response varies by, and the line that says so.
+
+    Args:
+        members: field names, as they are to be written.
+    """
+
+    __slots__ = ("line", "members")
+
+    def __init__(self, members: tuple[bytes, ...]) -> None:
+        self.members = members
+        self.line = (b"vary", b", ".join(members))
+
+
+def _missing(vary: bytes | None, wanted: Sequence[bytes]) -> Sequence[bytes]:
     if vary is None:
-        return list(wanted)
+        return wanted
     present = {member.strip(b" \t").lower() for member in vary.split(b",")}
     return [] if b"*" in present else [name for name in wanted if name.lower() not in present]
 
@@ -72,16 +87,16 @@ def _varied(headers: Headers, missing: Sequence[bytes]) -> Headers:
     return headers
 
 
-def plain_headers(headers: Headers, vary: bytes | None, wanted: Sequence[bytes]) -> Headers:
+def plain_headers(headers: Headers, vary: bytes | None, wanted: Vary) -> Headers:
     """Return the headers of an uncoded response with what it varies by; the same object if nothing is missing."""
     if vary is None:
-        return [*headers, (b"vary", b", ".join(wanted))]
-    missing = _missing(vary, wanted)
+        return [*headers, wanted.line]
+    missing = _missing(vary, wanted.members)
     return _varied(list(headers), missing) if missing else headers
 
 
 def coded_headers(
-    headers: Iterable[tuple[bytes, bytes]], coding: str, *, vary: bytes | None, wanted: Sequence[bytes], strong: bool
+    headers: Iterable[tuple[bytes, bytes]], coding: str, *, vary: bytes | None, wanted: Vary, strong: bool
 ) -> Headers:
     """Return the headers of a coded response, without its length.
 
@@ -99,7 +114,7 @@ def coded_headers(
                 out.append((pair[0], tag))
         else:
             out.append((pair[0], pair[1]))
-    missing = _missing(vary, wanted)
+    missing = _missing(vary, wanted.members)
     if missing:
         _varied(out, missing)
     out.append((b"content-encoding", coding.encode("ascii")))

@@ -19,7 +19,6 @@ from isp_perf.errors import ConfigurationError
 
 __all__ = [
     "DICTIONARY_FIELDS",
-    "DICTIONARY_VARY",
     "Dictionaries",
     "Dictionary",
     "DictionaryUse",
@@ -36,7 +35,6 @@ _MATCH = re.compile(r"/[A-Za-z0-9/_.~%*-]*")
 _DIGEST_BYTES: Final = 32
 _OWN_SITES: Final = (b"", b"same-origin", b"none")
 _LOCAL = re.compile(rb"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
-DICTIONARY_VARY: Final = (b"Accept-Encoding", b"Available-Dictionary")
 _MIN_TRAINED = 256
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from fnmatch import translate
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -10,7 +11,7 @@ from typing import Final
 
 from isp_perf._core.cost import FASTEST, LEVELS, Choice, CostModel, LoadSteps
 from isp_perf._core.etags import Marks, unmark_list
-from isp_perf._core.headers import has_token
+from isp_perf._core.headers import Vary, has_token
 from isp_perf._core.media import EVENTS, LINES, MediaTypes
 from isp_perf._core.negotiation import Plan, negotiate
 from isp_perf.compression._asgi import Scope
@@ -18,7 +19,6 @@ from isp_perf.compression._codecs import Codec, Encoder, available, codec
 from isp_perf.compression._config import Breach, Budget, Streaming, VariantCache
 from isp_perf.compression._dictionary import (
     DICTIONARY_FIELDS,
-    DICTIONARY_VARY,
     Dictionaries,
     DictionaryUse,
     Prepared,
@@ -32,25 +32,37 @@ from isp_perf.compression._variants import Variants
 __all__ = ["STREAM_LEVELS", "Engine", "Request"]
 
 STREAM_LEVELS: Final = {"br": 5, "zstd": 3, "gzip": 6, "deflate": 6}
-_PLAIN_VARY: Final[tuple[bytes, ...]] = (b"Accept-Encoding",)
+_PLAIN_VARY: Final = Vary((b"Accept-Encoding",))
+_DICTIONARY_VARY: Final = Vary((b"Accept-Encoding", b"Available-Dictionary"))
 _MAX_CACHED_HEADER = 256
-_SILENT = negotiate(None)
-_ACCEPT_ONLY = {b"accept-encoding"}
+_ZEROCOPY: Final = "http.response.zerocopysend"
 _CONDITIONS = (b"if-none-match", b"if-match")
 
 
 class Request:
-    """What a request says about the coding of its response."""
+    """What a request says about the coding of its response.
+
+    One object serves all requests that say nothing but the same ``Accept-Encoding``, so it is never changed after it
+    was handed out.
+
+    Attributes:
+        plan: what the client accepts.
+        reason: why the response stays uncoded, as far as the request tells.
+        marks: the tags in the client's condition that we had marked.
+        vary: what the response varies by.
+        use: what dictionaries mean for it.
+        scope: the scope for the application where it differs from the server's.
+    """
 
     __slots__ = ("marks", "plan", "reason", "scope", "use", "vary")
 
-    def __init__(self, scope: Scope, plan: Plan) -> None:
-        self.vary: tuple[bytes, ...] = _PLAIN_VARY
-        self.scope = scope
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.reason = plan.reason
         self.marks: Marks | None = None
+        self.vary = _PLAIN_VARY
         self.use: DictionaryUse | None = None
+        self.scope: Scope | None = None
 
 
 def _models(encodings: Sequence[str]) -> tuple[dict[str, Codec], CostModel]:
@@ -86,52 +98,47 @@ class Engine:
         self.stats = CompressionStats() if stats is None else stats
         self.offload = offload
         self.kind = lru_cache(maxsize=512)(MediaTypes(types).classify)
-        self._plan_cached = lru_cache(maxsize=256)(self._negotiate)
+        self._negotiated = lru_cache(maxsize=256)(self._negotiate)
         self._codecs, self._cost = _models(self.encodings)
         self._budget_us = budget.inline_ms * 1000
         self._steps = _steps(budget)
         self._fixed = not budget.adaptive
         self.variants = None if cache is None else Variants(cache, self._encode, self.stats)
         self._shy = breach is not None and breach.cross_site == "identity"
-        self._excluded = _any_of(exclude)
+        self.excluded = _any_of(exclude)
         self.shelf = make_shelf(dictionaries)
         self._marks = self.encodings if self.shelf is None else (*self.encodings, "dcz")
         self._read = _fields(breach=breach is not None, dictionaries=self.shelf is not None)
 
-    def _negotiate(self, header: bytes) -> Plan:
-        return negotiate(header, self.encodings)
-
-    def excludes(self, path: str) -> bool:
-        """Say whether the path is left alone altogether."""
-        return self._excluded is not None and self._excluded.match(path) is not None
+    def _negotiate(self, header: bytes) -> Request:
+        return Request(negotiate(header, self.encodings))
 
     def request(self, scope: Scope) -> Request:
-        """Read the request's headers once; the scope is copied if the application must see other ones."""
+        """Read the request's headers, once."""
         found = _picked(scope["headers"], self._read)
-        if not found and self.shelf is None:
-            return Request(scope, _SILENT)
         header = found.get(b"accept-encoding", b"")
-        plan = (self._plan_cached if len(header) <= _MAX_CACHED_HEADER else self._negotiate)(header)
-        request = Request(scope, plan)
-        if found.keys() != _ACCEPT_ONLY or self.shelf is not None:
-            self._consider(request, found)
-        if plan.candidates and scope.get("extensions"):
-            request.scope = _without_zerocopy(request.scope)
+        request = (self._negotiated if len(header) <= _MAX_CACHED_HEADER else self._negotiate)(header)
+        if len(found) > (b"accept-encoding" in found) or self.shelf is not None:
+            request = self._considered(request.plan, scope, found)
+        if request.plan.candidates and scope.get("extensions"):
+            request = _without_zerocopy(request, scope)
         return request
 
-    def _consider(self, request: Request, found: dict[bytes, bytes]) -> None:
+    def _considered(self, plan: Plan, scope: Scope, found: dict[bytes, bytes]) -> Request:
         """Apply the rarer request fields: no-transform, conditions with our marks, credentials from another site."""
+        request = Request(plan)
         if has_token(found.get(b"cache-control", b""), b"no-transform"):
             request.reason = "no_transform"
         elif self._shy and _cross_site(found):
             request.reason = "cross_site"
         if b"if-none-match" in found or b"if-match" in found:
-            self._unmark(request, found)
+            self._unmark(request, scope, found)
         if self.shelf is not None:
-            request.use = self.shelf.use(request.scope, found, wanted=request.plan.dictionary)
-            request.vary = _PLAIN_VARY if request.use is None else DICTIONARY_VARY
+            request.use = self.shelf.use(scope, found, wanted=plan.dictionary)
+            request.vary = _PLAIN_VARY if request.use is None else _DICTIONARY_VARY
+        return request
 
-    def _unmark(self, request: Request, found: dict[bytes, bytes]) -> None:
+    def _unmark(self, request: Request, scope: Scope, found: dict[bytes, bytes]) -> None:
         restored: dict[bytes, bytes] = {}
         for name in _CONDITIONS:
             if name in found:
@@ -140,8 +147,8 @@ class Engine:
                     restored[name] = value
                     request.marks = marks if name == b"if-none-match" else request.marks
         if restored:
-            kept = [pair for pair in request.scope["headers"] if pair[0] not in restored]
-            request.scope = {**request.scope, "headers": [*kept, *restored.items()]}
+            kept = [pair for pair in scope["headers"] if pair[0] not in restored]
+            request.scope = {**scope, "headers": [*kept, *restored.items()]}
 
     def choose(self, candidates: Sequence[str], size: int) -> Choice:
         """Choose coding, level and place for a complete body of ``size`` bytes."""
@@ -249,9 +256,12 @@ def _cross_site(found: dict[bytes, bytes]) -> bool:
     return site == b"cross-site" and (b"cookie" in found or b"authorization" in found)
 
 
-def _without_zerocopy(scope: Scope) -> Scope:
+def _without_zerocopy(request: Request, scope: Scope) -> Request:
+    """Return the request with a scope that does not invite the application to send files past the codec."""
     extensions = scope["extensions"]
-    if "http.response.zerocopysend" not in extensions:
-        return scope
-    kept = {name: value for name, value in extensions.items() if name != "http.response.zerocopysend"}
-    return {**scope, "extensions": kept}
+    if _ZEROCOPY not in extensions:
+        return request
+    own = copy(request)
+    kept = {name: value for name, value in extensions.items() if name != _ZEROCOPY}
+    own.scope = {**(request.scope or scope), "extensions": kept}
+    return own

@@ -151,7 +151,7 @@ class CompressionMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if engine.excludes(scope["path"]):
+        if engine.excluded is not None and engine.excluded.match(scope["path"]):
             engine.stats.skipped["excluded"] += 1
             await self.app(scope, receive, send)
             return
@@ -159,11 +159,11 @@ class CompressionMiddleware:
         if served is not None:
             await serve_dictionary(served, scope["method"], send)
             return
-        request = engine.request(scope)
-        if request.reason == "not_acceptable" and self._refuses:
+        responder = Responder(engine, scope, send)
+        if self._refuses and responder.refused:
             await self._refuse(send)
             return
-        await Responder(engine, request, send).serve(self.app, receive)
+        await responder.serve(self.app, receive)
 
     async def _refuse(self, send: Send) -> None:
         """Answer 406 in place of the application: the client refused identity and all that is offered."""

@@ -29,11 +29,12 @@ from isp_perf._core.headers import (
     without_digests,
 )
 from isp_perf._core.media import EVENTS, OPAQUE
-from isp_perf.compression._asgi import ASGIApp, Message, Receive, Send
+from isp_perf._core.negotiation import NOT_ACCEPTABLE
+from isp_perf.compression._asgi import ASGIApp, Message, Receive, Scope, Send
 from isp_perf.compression._codecs import Encoder
 from isp_perf.compression._config import Options
 from isp_perf.compression._dictionary import DictionaryUse
-from isp_perf.compression._engine import Engine, Request
+from isp_perf.compression._engine import Engine
 from isp_perf.errors import ConfigurationError
 
 __all__ = ["OPT_OUT", "SCOPE_KEY", "Responder"]
@@ -92,22 +93,29 @@ class Responder:
         "_kind",
         "_options",
         "_request",
+        "_scope",
         "_send",
         "_sent",
         "_start",
         "_state",
     )
 
-    def __init__(self, engine: Engine, request: Request, send: Send) -> None:
+    def __init__(self, engine: Engine, scope: Scope, send: Send) -> None:
         self._engine = engine
-        self._request = request
+        request = self._request = engine.request(scope)
+        self._scope = request.scope or scope
         self._send = send
         self._state = _WAITING
+
+    @property
+    def refused(self) -> bool:
+        """Whether the client accepts neither identity nor anything on offer."""
+        return self._request.reason == NOT_ACCEPTABLE
 
     async def serve(self, app: ASGIApp, receive: Receive) -> None:
         """Run the application for the request, and clear up after it however it ends; its errors pass through."""
         try:
-            await app(self._request.scope, receive, self)
+            await app(self._scope, receive, self)
             if self._state != _PASSING:
                 await self._finish()
         except BaseException:
@@ -148,7 +156,7 @@ class Responder:
         return self._begin_coding()
 
     def _begin_coding(self) -> Awaitable[None]:
-        if self._request.scope["method"] == "HEAD":
+        if self._scope["method"] == "HEAD":
             return self._begin_head()
         if self._kind == EVENTS:
             return self._open(b"")
@@ -164,14 +172,16 @@ class Responder:
         self._kind = self._engine.kind(found.get(b"content-type", b""))
         if self._kind == OPAQUE:
             return "type"
-        return _forbidden(found)
+        if b"content-encoding" in found or b"cache-control" in found:
+            return _forbidden(found)
+        return None
 
     def _unwanted(self, found: dict[bytes, bytes]) -> str | None:
         """Return why a compressible response stays uncoded, as far as its head tells; note its options."""
         request = self._request
-        value = request.scope.get(SCOPE_KEY)
+        value = self._scope.get(SCOPE_KEY)
         self._options = _DEFAULTS if value is None or value is False else _options(value)
-        if value is False or getattr(request.scope.get("endpoint"), OPT_OUT, False):
+        if value is False or getattr(self._scope.get("endpoint"), OPT_OUT, False):
             return "opted_out"
         if request.reason is not None and not self._forced():
             return request.reason
@@ -185,7 +195,7 @@ class Responder:
 
     def _too_small(self, size: int) -> str | None:
         if size == 0:
-            return "head" if self._request.scope["method"] == "HEAD" else "empty"
+            return "head" if self._scope["method"] == "HEAD" else "empty"
         least = self._options.minimum_size
         if size >= (self._engine.minimum_size if least is None else least) or not self._request.plan.identity_ok:
             return None
@@ -287,7 +297,7 @@ class Responder:
     def _announce(self, headers: Headers, body: bytes) -> None:
         """Offer the response as a dictionary for the next one, or tell where a trained one is (RFC 9842 2.1 and 3)."""
         use, shelf = self._request.use, self._engine.shelf
-        if use is None or shelf is None or self._start["status"] != _OK or self._request.scope["method"] != "GET":
+        if use is None or shelf is None or self._start["status"] != _OK or self._scope["method"] != "GET":
             return
         offer = shelf.keep(use, body, self._found.get(b"cache-control", b""))
         if offer is not None:

@@ -30,5 +30,4 @@ class CompressedJSONResponse(JSONResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response to the client of ``scope``, coded for it."""
-        engine = self._engine
-        await Responder(engine, engine.request(scope), send).serve(super().__call__, receive)
+        await Responder(self._engine, scope, send).serve(super().__call__, receive)

@@ -3,6 +3,7 @@
 import pytest
 
 from isp_perf._core.headers import (
+    Vary,
     coded_headers,
     collect,
     declared_length,
@@ -12,7 +13,7 @@ from isp_perf._core.headers import (
     without_digests,
 )
 
-AE = (b"Accept-Encoding",)
+AE = Vary((b"Accept-Encoding",))
 
 
 def test_fields_are_collected_in_any_case_and_joined():
