@@ -69,7 +69,12 @@ _BY_HAND: dict[Cause, State] = {
 
 TRANSITIONS: Final[dict[tuple[State, Cause], State]] = {
     **_AUTOMATIC,
-    **{(state, cause): target for state in STATES for cause, target in _BY_HAND.items()},
+    **{
+        (state, cause): target
+        for state in STATES
+        for cause, target in _BY_HAND.items()
+        if (state, cause) != (ISOLATED, "isolated")  # a second isolation joins the first
+    },
     **{(state, "reconfigured"): state for state in STATES},
 }
 """``(state, cause) -> state``. By hand everything is reachable from everywhere; the rest happens by itself."""
