@@ -7,8 +7,15 @@
 
 from typing import TYPE_CHECKING
 
+from isp_perf.metrics import _from_cache, _from_compression
 from isp_perf.metrics._app import MetricsApp, app
 from isp_perf.metrics._business import CACHE_HIT_RATE, CONVERSATION_DURATION, MESSAGE_PROCESSING_TIME
+from isp_perf.metrics._from_breaker import BREAKER
+from isp_perf.metrics._from_cache import CACHE
+from isp_perf.metrics._from_compression import COMPRESSION
+from isp_perf.metrics._from_queries import QUERIES
+from isp_perf.metrics._from_redis import REDIS
+from isp_perf.metrics._from_runtime import Runtime
 from isp_perf.metrics._http import HttpMetrics, MetricsMiddleware
 from isp_perf.metrics._instruments import Counter, Family, Gauge, Histogram
 from isp_perf.metrics._registry import MetricRegistry, registry
@@ -44,6 +51,10 @@ counter = registry.counter
 gauge = registry.gauge
 histogram = registry.histogram
 
+for _source in (CACHE, REDIS, BREAKER, COMPRESSION, QUERIES, Runtime(registry)):
+    registry.source(_source, _source.specs)
+registry.derive(_from_cache.derive, _from_cache.DERIVED)
+registry.derive(_from_compression.derive, _from_compression.DERIVED)
 HttpMetrics(registry)  # its families stand in every scrape, also before the first request
 
 

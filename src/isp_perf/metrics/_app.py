@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import threading
 from hashlib import blake2b
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -62,7 +63,9 @@ class MetricsApp:
         """Return a scrape; blocks up to 50 ms for sibling workers, so not for an event loop."""
         snapshot = self._source.collect(reach)
         with self._lock:
+            began = perf_counter_ns()
             ours = self._renderer.render(snapshot, chosen, names)
+            self._source.overhead_ns += perf_counter_ns() - began
         if self._append is None or names:
             return ours
         from isp_perf.metrics.prometheus import exposition

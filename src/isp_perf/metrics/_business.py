@@ -46,4 +46,4 @@ def _derived_hit_rate(snapshot: Snapshot) -> Iterable[Column]:
         yield Column(column.spec, [()], [hit_ratio(snapshot)])
 
 
-registry.derive(_derived_hit_rate)
+registry.derive(_derived_hit_rate, ())

@@ -66,6 +66,7 @@ class MetricRegistry:
 
     Attributes:
         sharing: whether ``share`` has nothing left to do.
+        overhead_ns: time spent on reading and writing metrics so far, in nanoseconds.
         forked: what else must begin anew in a forked child, held weakly.
     """
 
@@ -76,6 +77,7 @@ class MetricRegistry:
         self._shared = shared
         self.sharing = not shared
         self._exchange: Exchange | None = None
+        self.overhead_ns = 0
         self.forked: weakref.WeakSet[Forked] = weakref.WeakSet()
         self._joined = threading.Event()
         self._baseline: Snapshot | None = None
@@ -173,18 +175,31 @@ class MetricRegistry:
             spec = replace(spec, bounds=_bounds(buckets, spec.scale))
         return self._define(spec, lambda: Histogram(spec))
 
-    def source(self, read: Source) -> None:
-        """Add a function that reads records of others into every snapshot; one that raises is counted and left out."""
+    def source(self, read: Source, specs: Iterable[Spec]) -> None:
+        """Add a function that reads records of others into every snapshot; one that raises is counted and left out.
+
+        Args:
+            read: adds its readings.
+            specs: the families it uses; their names are taken from now on.
+        """
         with self._lock:
+            self._reserve_locked(specs)
             self._sources.append(read)
 
-    def derive(self, derive: Derivation) -> None:
-        """Add a function that computes further columns from the totals, after workers were merged."""
+    def derive(self, derive: Derivation, specs: Iterable[Spec]) -> None:
+        """Add a function that computes further columns from the totals, after workers were merged.
+
+        Args:
+            derive: returns the columns.
+            specs: the families it returns; their names are taken from now on.
+        """
         with self._lock:
+            self._reserve_locked(specs)
             self._derivations.append(derive)
 
     def local(self) -> Snapshot:
         """Return what this process has counted."""
+        began = time.perf_counter_ns()
         readings = Readings()
         for read in list(self._sources):
             with LeftOut(getattr(read, "__name__", "source"), self._failed):
@@ -198,6 +213,7 @@ class MetricRegistry:
             if family.spec.kind == "histogram" and (found := family.exemplars()):
                 exemplars[name] = found
         snapshot = Snapshot(columns, time.time_ns(), exemplars)
+        self.overhead_ns += time.perf_counter_ns() - began
         return snapshot if self._baseline is None else without(snapshot, self._baseline)
 
     def share(self) -> None:
@@ -272,8 +288,12 @@ class MetricRegistry:
                 family = self._new_locked(spec, create)
         return family if spec.labels else family.labels()
 
+    def _reserve_locked(self, specs: Iterable[Spec]) -> None:
+        for spec in specs:
+            self._names.update(dict.fromkeys(_taken(spec), spec.name))
+
     def _new_locked(self, spec: Spec, create: Callable[[], _Series]) -> Family[Any]:
-        taken = [spec.base, spec.name, *(spec.base + suffix for suffix in _SUFFIXES[spec.kind])]
+        taken = _taken(spec)
         for name in taken:
             if name in self._names:
                 raise ConfigurationError(
@@ -298,6 +318,11 @@ class MetricRegistry:
 
     def _failed(self, name: str) -> None:
         self._errors.labels(name).n += 1
+
+
+def _taken(spec: Spec) -> list[str]:
+    """Return every name that a family writes."""
+    return [spec.base, spec.name, *(spec.base + suffix for suffix in _SUFFIXES[spec.kind])]
 
 
 def _joiner() -> Callable[[Callable[[], Snapshot]], Exchange]:

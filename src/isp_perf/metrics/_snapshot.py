@@ -141,6 +141,14 @@ class Readings:
         old = series.get(key)
         series[key] = copy if old is None else _joined(spec, [old, copy])
 
+    def include(self, snapshot: Snapshot) -> None:
+        """Add everything in ``snapshot``."""
+        for column in snapshot.columns.values():
+            series = self._series(column.spec)
+            for key, value in zip(column.keys, column.values, strict=True):
+                old = series.get(key)
+                series[key] = value if old is None else _joined(column.spec, [old, value])
+
     def columns(self) -> dict[str, Column]:
         """Return what was collected, sorted by key."""
         columns: dict[str, Column] = {}

@@ -1,0 +1,88 @@
+"""The families of the cache, read from every ``CacheManager`` that is alive."""
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from isp_perf.metrics._snapshot import Column, Key, Readings, Snapshot, Spec
+from isp_perf.metrics._sources import Feature
+
+if TYPE_CHECKING:
+    from isp_perf.cache import CacheManager
+
+__all__ = ["CACHE", "DERIVED", "derive"]
+
+_GETS = Spec(
+    "isp_cache_gets_total",
+    "counter",
+    "Reads of a cache by the tier that answered (l1, l2; none for a miss) and the result.",
+    ("cache", "tier", "result"),
+)
+_LOADS = Spec("isp_cache_loads_total", "counter", "Loader calls that ended.", ("cache", "result"))
+_LOAD_SECONDS = Spec("isp_cache_load_seconds_total", "counter", "Time spent in loaders.", ("cache",))
+_WAITERS = Spec("isp_cache_coalesced_waiters_total", "counter", "Misses that shared another caller's load.", ("cache",))
+_EVICTIONS = Spec("isp_cache_evictions_total", "counter", "Entries that left the local level.", ("cache", "cause"))
+_INVALIDATIONS = Spec("isp_cache_invalidations_total", "counter", "Entries that were invalidated.", ("cache",))
+_REMOTE_ERRORS = Spec("isp_cache_remote_errors_total", "counter", "Failures of the remote level.", ("cache",))
+_ENTRIES = Spec("isp_cache_entries", "gauge", "Entries in the local level.", ("cache",))
+_HIT_RATIO = Spec("isp_cache_hit_ratio", "gauge", "Hits over reads since the start (0-1).", ("cache",))
+_SAVED = Spec("isp_cache_saved_seconds", "gauge", "Hits times the mean time of a load: the time not spent.", ("cache",))
+DERIVED = (_HIT_RATIO, _SAVED)
+
+
+def _read(manager: "CacheManager", readings: Readings) -> None:
+    stats, name = manager.stats(), manager.name
+    readings.add(_GETS, stats.l1_hits, name, "l1", "hit")
+    readings.add(_GETS, stats.l2_hits, name, "l2", "hit")
+    readings.add(_GETS, stats.misses, name, "none", "miss")
+    readings.add(_LOADS, stats.loads - stats.errors, name, "ok")
+    readings.add(_LOADS, stats.errors, name, "error")
+    readings.add(_LOAD_SECONDS, stats.load_seconds, name)
+    readings.add(_WAITERS, stats.joined, name)
+    readings.add(_EVICTIONS, stats.evictions, name, "size")
+    readings.add(_EVICTIONS, stats.expirations, name, "expired")
+    readings.add(_INVALIDATIONS, stats.invalidations, name)
+    readings.add(_REMOTE_ERRORS, stats.remote_errors, name)
+    readings.add(_ENTRIES, stats.l1_size, name)
+
+
+CACHE = Feature(
+    "isp_perf.cache._manager",
+    "managers",
+    read=_read,
+    specs=(
+        _GETS,
+        _LOADS,
+        _LOAD_SECONDS,
+        _WAITERS,
+        _EVICTIONS,
+        _INVALIDATIONS,
+        _REMOTE_ERRORS,
+        _ENTRIES,
+    ),
+)
+
+
+def derive(snapshot: Snapshot) -> Iterable[Column]:
+    """Return hit ratio and saved time per cache, from the totals over workers."""
+    hits: dict[str, float] = {}
+    reads: dict[str, float] = {}
+    gets = snapshot.get(_GETS.name)
+    for (cache, _, result, *_), value in zip(gets.keys, gets.values, strict=True):
+        reads[cache] = reads.get(cache, 0) + value
+        hits[cache] = hits.get(cache, 0) + (value if result == "hit" else 0)
+    names = sorted(reads)
+    keys: list[Key] = [(name,) for name in names]
+    seconds = _by_cache(snapshot, _LOAD_SECONDS)
+    loads = _by_cache(snapshot, _LOADS)
+    yield Column(_HIT_RATIO, keys, [hits[name] / reads[name] if reads[name] else math.nan for name in names])
+    yield Column(
+        _SAVED,
+        keys,
+        [hits[name] * seconds.get(name, 0.0) / loads[name] if loads.get(name) else 0.0 for name in names],
+    )
+
+
+def _by_cache(snapshot: Snapshot, spec: Spec) -> dict[str, float]:
+    column = snapshot.get(spec.name)
+    return column.grouped("cache") if column.keys else {}

@@ -1,0 +1,29 @@
+"""The families of query detection, read from every engine that is watched."""
+
+from typing import TYPE_CHECKING
+
+from isp_perf.metrics._snapshot import Readings, Spec
+from isp_perf.metrics._sources import Feature
+
+if TYPE_CHECKING:
+    from isp_perf.queries._watch import Watch
+
+__all__ = ["QUERIES"]
+
+_NANOSECONDS = 1e9
+_COUNT = Spec("isp_queries_total", "counter", "Statements the driver executed.")
+_SECONDS = Spec("isp_queries_seconds_total", "counter", "Time the driver worked on them.")
+_FINDINGS = Spec("isp_queries_findings_total", "counter", "N+1, repeated reads and write loops found.", ("kind",))
+_BUDGET = Spec("isp_queries_over_budget_total", "counter", "Scopes that sent more statements than allowed.")
+
+
+def _read(watch: "Watch", readings: Readings) -> None:
+    stats = watch.stats
+    readings.add(_COUNT, stats.statements)
+    readings.add(_SECONDS, stats.nanoseconds / _NANOSECONDS)
+    for kind in ("n_plus_one", "repeated_read", "write_loop"):
+        readings.add(_FINDINGS, getattr(stats, kind), kind)
+    readings.add(_BUDGET, stats.over_budget)
+
+
+QUERIES = Feature("isp_perf.queries._watch", "WATCHES", read=_read, specs=(_COUNT, _SECONDS, _FINDINGS, _BUDGET))
