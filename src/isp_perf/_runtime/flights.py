@@ -150,6 +150,14 @@ class Flight:
         if waiter in self.waiters:
             self.waiters.remove(waiter)
 
+    def take_waiters(self) -> list[Waiter]:
+        """Return those who wait for the outcome, once nobody can join any more.
+
+        The list is the caller's own: a woken waiter takes itself off the flight while others are still being woken.
+        """
+        waiters, self.waiters = self.waiters, []
+        return waiters
+
     def hand_over_locked(self) -> bool:
         """Make the first waiter that can still run the leader; ``False`` if there is none."""
         while self.waiters:

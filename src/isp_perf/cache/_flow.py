@@ -107,7 +107,7 @@ def _lead(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
     LEADING.set(outer)
     if value.__class__ is Failure:
         return _fail(engine, call, flight=flight, failure=value)
-    for waiter in flight.waiters:
+    for waiter in flight.take_waiters():
         waiter.wake(value)
     return value
 
@@ -117,7 +117,7 @@ def _fail(engine: Engine, call: Call, *, flight: Flight, failure: Failure) -> Fa
     waiters: list[Waiter] = []
     with engine.local.lock:
         if isinstance(failure.error, Exception):
-            waiters = flight.waiters
+            waiters = flight.take_waiters()
             _land_locked(call, flight)
         elif not flight.hand_over_locked():
             _land_locked(call, flight)

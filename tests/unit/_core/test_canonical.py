@@ -11,7 +11,6 @@ import pytest
 
 from isp_perf._core.canonical import canonical, number_text
 
-
 TENTH = 0.1
 
 
