@@ -95,8 +95,8 @@ if PERF:
         namespace = os.environ.get("ISP_PERF_NAMESPACE", "suporte")
         cache_manager.configure(redis=isp_perf.RedisPool.from_env(), namespace=namespace)
     EAGER = isp_perf.preload(Conversa, "cliente", "atendente", "mensagens", limit=LAST_MESSAGES)
-    inbox = cached("inbox:{agent}:{page}", ttl=300)(inbox)
-    profile = cached("user_profile:{customer}", ttl=1800)(profile)
+    inbox = cached("inbox:{agent}:{page}", ttl=300, l1_ttl=5)(inbox)  # 5 s: how old another worker's copy may be
+    profile = cached("user_profile:{customer}", ttl=1800, l1_ttl=5)(profile)
     load_dashboard, dashboard = dashboard, cached("dashboard", ttl=10)(dashboard)
     guarded = isp_perf.circuit_breaker("whatsapp_api", isp_perf.WHATSAPP_CIRCUIT_CONFIG)
     send_whatsapp_message = guarded(send_whatsapp_message)

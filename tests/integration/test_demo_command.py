@@ -118,9 +118,10 @@ def test_however_it_is_ended_nothing_is_left(tmp_path, way, code, moment):
 
 @needs_proc
 def test_serve_goes_on_until_ctrl_c(tmp_path):
-    """--serve answers on its port after the table, and Ctrl-C ends it with everything else."""
+    """--serve, here on SQLite, answers on its port after the table, and Ctrl-C ends it with everything else."""
     mark, port = uuid.uuid4().hex, free_port()
-    process = _start(mark, "--requests", "20", "--serve", "--port", str(port), TMPDIR=str(tmp_path))
+    environ = {"TMPDIR": str(tmp_path), "DATABASE_URL": "sqlite:///not-ours.db"}
+    process = _start(mark, "--requests", "20", "--serve", "--port", str(port), **environ)
     try:
         lines = iter(process.stdout.readline, "")
         assert any(f"serving on http://127.0.0.1:{port}/" in line for line in lines), process.stderr.read()

@@ -273,7 +273,7 @@ def _run(command: list[str], folder: Path, user: str | None) -> str:
         check=False,
     )
     if done.returncode:
-        raise OSError(f"{Path(command[0]).name}: {(done.stderr or done.stdout).strip()[-300:]}")
+        raise OSError((done.stderr or done.stdout).strip()[-300:] or f"{command[0]} ended with {done.returncode}")
     return done.stdout
 
 
