@@ -371,6 +371,18 @@ class RedisPool:
         links = [] if self._states is None else self._states.links()
         return RedisStats(lanes, sum(len(link.pending) for link in links), sum(link.queued for link in links))
 
+    def sockets(self) -> tuple[int, int]:
+        """Return how many sockets are open now, over all lanes, and how many of them would take a command at once."""
+        if self._states is None:
+            return 0, 0
+        created, available, _ = self._states.sockets(self._sync)
+        return created, available
+
+    @property
+    def last_ping(self) -> float | None:
+        """The round trip measured last, in seconds; ``None`` before the first."""
+        return None if self._ping_ms is None else self._ping_ms / 1000
+
     async def health(self) -> RedisHealth:
         """Return how the pool is; never raises, and never takes longer than ``connect_timeout`` and a little.
 
