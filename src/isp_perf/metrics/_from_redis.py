@@ -30,6 +30,10 @@ _TIMEOUTS = Spec("isp_redis_timeouts_total", "counter", "Timeouts, by where the 
 _CANCELLED = Spec("isp_redis_cancelled_total", "counter", "Commands cancelled before they were sent.", ("lane",))
 _DISCARDED = Spec("isp_redis_discarded_replies_total", "counter", "Answers nobody waited for any more.", ("lane",))
 _PUSHES = Spec("isp_redis_pushes_total", "counter", "Messages the server sent unasked.", ("lane",))
+_CONNECTIONS = Spec(
+    "isp_redis_pool_connections", "gauge", "Open sockets; available ones would take a command.", ("state",)
+)
+_PING = Spec("isp_redis_ping_seconds", "gauge", "Round trip measured last.", merge="max")
 _IN_FLIGHT = Spec("isp_redis_in_flight", "gauge", "Commands sent and not yet answered.")
 _QUEUED = Spec("isp_redis_queued", "gauge", "Commands waiting to be sent.")
 
@@ -42,6 +46,12 @@ def _read(pool: "RedisPool", readings: Readings) -> None:
         _lane(name, lane, readings)
     readings.add(_IN_FLIGHT, stats.in_flight)
     readings.add(_QUEUED, stats.queued)
+    created, available = pool.sockets()
+    readings.add(_CONNECTIONS, created, "created")
+    readings.add(_CONNECTIONS, available, "available")
+    ping = pool.last_ping
+    if ping is not None:
+        readings.add(_PING, ping)
 
 
 def _lane(name: str, lane: "LaneStats", readings: Readings) -> None:
@@ -80,6 +90,8 @@ REDIS = Feature(
         _CANCELLED,
         _DISCARDED,
         _PUSHES,
+        _CONNECTIONS,
+        _PING,
         _IN_FLIGHT,
         _QUEUED,
     ),
