@@ -27,18 +27,18 @@ def tables():
     choice, first, last = rng.choice, WORDS.first, WORDS.last
     names = (f"{choice(first)} {choice(last)} {choice(last)}" for _ in range(AGENTS + CUSTOMERS))
     yield Atendente, [{"id": i, "nome": next(names), "equipe": choice(WORDS.teams)} for i in range(1, AGENTS + 1)]
-    phones = rng.sample(range(10_000_000, 99_999_999), CUSTOMERS)
     customers = [
         {"id": i, "nome": next(names), "telefone": f"+55119{phone}"}
         | {"plano": choice(WORDS.plans), "bairro": choice(WORDS.districts)}
-        for i, phone in enumerate(phones, 1)
+        for i, phone in enumerate(rng.sample(range(10_000_000, 99_999_999), CUSTOMERS), 1)
     ]
     yield Cliente, customers
     ends = sorted(END - timedelta(minutes=rng.randrange(180 * 24 * 60)) for _ in range(CONVERSATIONS))
+    owners = [*range(1, CUSTOMERS + 1), *rng.choices(range(1, CUSTOMERS + 1), k=CONVERSATIONS - CUSTOMERS)]
     conversations = [
-        {"id": i, "ultima_em": end, "assunto": choice(WORDS.subjects), "situacao": choice(WORDS.states)}
-        | {"cliente_id": i if i <= CUSTOMERS else rng.randint(1, CUSTOMERS), "atendente_id": rng.randint(1, AGENTS)}
-        for i, end in enumerate(ends, 1)
+        {"id": i, "cliente_id": owner, "atendente_id": rng.randint(1, AGENTS), "ultima_em": end}
+        | {"assunto": choice(WORDS.subjects), "situacao": choice(WORDS.states)}
+        for i, (owner, end) in enumerate(zip(owners, ends, strict=True), 1)
     ]
     yield Conversa, conversations
     for begin in range(0, MESSAGES, 1000):
@@ -46,7 +46,7 @@ def tables():
 
 
 def sentence(i: int, conversation: dict, customers: list[dict]) -> dict:
-    """What was said as message number i, alternately by the customer and by the agent."""
+    """Message number i: what the customer said, or the agent."""
     rng = random.Random(i)
     customer, author = customers[conversation["cliente_id"] - 1], ("cliente", "atendente")[i % 2]
     words = {"dia": rng.choice(("tarde", "noite")), "h": rng.randint(8, 13), "h2": rng.randint(14, 20)}

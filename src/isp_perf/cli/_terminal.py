@@ -2,7 +2,6 @@
 
 import os
 import sys
-from types import TracebackType
 from typing import Self, TextIO
 
 __all__ = ["Progress", "colour"]
@@ -35,9 +34,7 @@ class Progress:
         self._draw()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if sys.stderr.isatty():
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
