@@ -6,7 +6,7 @@ the flow, cancellation included, so that every outcome is handled in one place.
 """
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 __all__ = ["Failure", "adrive", "drive", "without_frame"]
 
@@ -41,8 +41,8 @@ def drive(flow: Generator[Callable[[], Any], Any, R]) -> R:
             else:
                 step = flow.send(answer)
     except StopIteration as stop:
-        result: R = stop.value
-        return result
+        # No local name for it: a traceback that outlives this frame would keep the result alive.
+        return cast("R", stop.value)
 
 
 async def adrive(flow: Generator[Callable[[], Awaitable[Any]], Any, R]) -> R:
@@ -57,8 +57,8 @@ async def adrive(flow: Generator[Callable[[], Awaitable[Any]], Any, R]) -> R:
             else:
                 step = flow.send(answer)
     except StopIteration as stop:
-        result: R = stop.value
-        return result
+        # No local name for it: a traceback that outlives this frame would keep the result alive.
+        return cast("R", stop.value)
 
 
 def without_frame(error: BaseException) -> BaseException:
