@@ -1,0 +1,18 @@
+"""The faults seen in other breakers, each as a test of ours, with the experiments of the comparison in the docs."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+_PATH = Path(__file__).parents[2] / "benchmarks" / "breaker_faults.py"
+_SPEC = importlib.util.spec_from_file_location("breaker_faults", _PATH)
+faults = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(faults)
+
+
+@pytest.mark.parametrize("number", faults.FAULTS, ids=lambda n: f"{n}-{faults.FAULTS[n][0].__name__}")
+def test_fault_of_other_breakers_is_not_seen_here(number):
+    """The experiment that shows the fault in a peer does not show it in isp_perf."""
+    experiment, _ = faults.FAULTS[number]
+    assert faults.seen(experiment, faults.LIBRARIES[0]) is False
