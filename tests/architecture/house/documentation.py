@@ -79,8 +79,7 @@ def class_faults(cls: type) -> Iterator[str]:
     fields = field_docstrings(cls)
     if not own:
         yield f"{title}: no docstring"
-    inherited = [base.__doc__ or "" for base in cls.__mro__[1:] if base.__module__.startswith("isp_perf")]
-    text = "\n".join([own, cls.__init__.__doc__ or "", *fields.values(), *inherited])
+    text = "\n".join([own, cls.__init__.__doc__ or "", *fields.values(), *_base_docstrings(cls)])
     for name in _constructor_parameters(cls):
         yield from _parameter_faults(title, name, text)
     if dataclasses.is_dataclass(cls) and hasattr(cls, "__post_init__"):
@@ -94,6 +93,10 @@ def _own_docstring(cls: type) -> str:
     """Return what somebody wrote: a dataclass without a docstring is given its signature as one."""
     text = cls.__doc__ or ""
     return "" if dataclasses.is_dataclass(cls) and text.startswith(f"{cls.__name__}(") else text
+
+
+def _base_docstrings(cls: type) -> list[str]:
+    return [base.__doc__ or "" for base in cls.__mro__[1:] if base.__module__.startswith("isp_perf")]
 
 
 def _constructor_parameters(cls: type) -> list[str]:

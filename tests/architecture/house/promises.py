@@ -7,17 +7,11 @@ from collections.abc import Iterable, Iterator
 from house.sources import Function, Source
 
 _NEXT_SENTENCE = re.compile(r"[.!?]\s+[A-Z]")
-_RULES = ("rule", "invariant")
 
 
 def tests(source: Source) -> Iterator[Function]:
-    """Yield the test functions of a file, and the rules of its state machines."""
-    return (node for node in source.functions() if node.name.startswith("test") or _is_rule(node))
-
-
-def _is_rule(node: Function) -> bool:
-    calls = (decorator.func if isinstance(decorator, ast.Call) else decorator for decorator in node.decorator_list)
-    return any(isinstance(call, ast.Name) and call.id in _RULES for call in calls)
+    """Yield the test functions of a file."""
+    return (node for node in source.functions() if node.name.startswith("test"))
 
 
 def broken_promises(sources: Iterable[Source]) -> list[str]:
