@@ -115,6 +115,9 @@ class Engine:
 
     def request(self, scope: Scope) -> Request:
         """Read the request's headers, once."""
+        headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        if type(headers) is not list:
+            return self._listed(scope, headers)
         found = _picked(scope["headers"], self._read)
         header = found.get(b"accept-encoding", b"")
         request = (self._negotiated if len(header) <= _MAX_CACHED_HEADER else self._negotiate)(header)
@@ -122,6 +125,13 @@ class Engine:
             request = self._considered(request.plan, scope, found)
         if request.plan.candidates and scope.get("extensions"):
             request = _without_zerocopy(request, scope)
+        return request
+
+    def _listed(self, scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> Request:
+        """Read headers that are some other iterable, which the application must be able to read after us."""
+        own: Scope = {**scope, "headers": list(headers)}
+        request = copy(self.request(own))
+        request.scope = request.scope or own
         return request
 
     def _considered(self, plan: Plan, scope: Scope, found: dict[bytes, bytes]) -> Request:

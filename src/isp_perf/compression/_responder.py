@@ -385,13 +385,19 @@ class Responder:
     async def _other(self, message: Message) -> None:
         kind = message["type"]
         if self._state == _HELD:
-            await self._plain("pathsend" if kind in _FILES else "other_message")
+            await self._release(kind)
         elif kind in _FILES and self._state in (_CODING, _BROKEN):
             self._state = _BROKEN
             raise RuntimeError(f"{kind} after coded bytes: a file cannot be joined to a coded body")
         elif kind == "http.response.trailers" and self._state in (_CODING, _FINISHED):
             message = {**message, "headers": without_digests(message.get("headers") or ())}
         await self._send(message)
+
+    async def _release(self, kind: str) -> None:
+        """Let the held head go, uncoded, before a message that is no body."""
+        if kind == _START:
+            raise RuntimeError("http.response.start has already been received")
+        await self._plain("pathsend" if kind in _FILES else "other_message")
 
     def _close(self) -> None:
         """End a coded stream: count it, and let the codec's memory go."""

@@ -1,6 +1,8 @@
 """Accept-Encoding, rule by rule (N1 to N9 of the compression notes)."""
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -138,3 +140,12 @@ def test_parsing_takes_linear_time(piece):
 def test_known_codings_put_brotli_before_gzip_before_deflate():
     """The default order is the one the service always had, with zstd between brotli and gzip."""
     assert KNOWN_CODINGS == ("br", "zstd", "gzip", "deflate")
+
+
+def test_the_npm_package_negotiator_answers_the_same():
+    """On generated headers our choice is that of the npm package negotiator, up to the agreed rule for a wildcard."""
+    data = Path(__file__).parents[2] / "data" / "compression" / "negotiator.json"
+    pairs = [(h, answer) for h, answer in json.loads(data.read_text()) if "identity" in h or "*" not in h]
+    assert len(pairs) > 150
+    plans = [negotiate(header.encode()) for header, _ in pairs]
+    assert [p.coding or ("identity" if p.identity_ok else None) for p in plans] == [answer for _, answer in pairs]

@@ -77,6 +77,36 @@ async def test_optional_keys_may_be_missing_and_headers_any_iterable(http, big):
     assert got.values(b"content-type") == [b"text/plain"]
 
 
+async def test_a_second_head_is_a_loud_error(http, big):
+    """A second head is refused, and the first one goes its way."""
+
+    async def app(scope, receive, send):
+        start = {"type": http.START, "status": 201, "headers": [(b"content-type", b"text/plain")]}
+        await send(start)
+        with pytest.raises(RuntimeError, match="already been received"):
+            await send({**start, "status": 500})
+        await send({"type": http.BODY, "body": big})
+
+    got = await http.serve(app)
+    assert (got.status, got.coding, got.body) == (201, "br", big)
+
+
+@pytest.mark.parametrize("kind", [tuple, iter])
+async def test_request_headers_may_be_any_iterable(http, big, kind):
+    """Request headers are read once, and the application can read them after us."""
+    seen = []
+    middleware = CompressionMiddleware(http.answer(big, seen=seen))
+    sent = []
+
+    async def keep(message):
+        sent.append(message)
+
+    fields = [(b"accept-encoding", b"gzip"), (b"x", b"y")]
+    await middleware({"type": "http", "method": "GET", "path": "/", "headers": kind(fields)}, None, keep)
+    assert dict(sent[0]["headers"])[b"content-encoding"] == b"gzip"
+    assert list(seen[0]["headers"]) == fields
+
+
 async def test_other_messages_are_forwarded_in_order(http, big):
     """Early hints, debug and unknown messages pass before and after the head, in order."""
 
