@@ -4,6 +4,7 @@ import ast
 import io
 import tokenize
 from collections.abc import Iterable
+from functools import cache
 
 from house.sources import Function, Source
 
@@ -16,13 +17,14 @@ _LAYOUT = frozenset(
 )
 
 
-def code_lines(source: Source) -> set[int]:
+@cache
+def code_lines(source: Source) -> frozenset[int]:
     """Return the numbers of the lines that hold code."""
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
         if token.type not in _LAYOUT:
             lines.update(range(token.start[0], token.end[0] + 1))
-    return lines - docstring_lines(source.tree)
+    return frozenset(lines - docstring_lines(source.tree))
 
 
 def docstring_lines(tree: ast.Module) -> set[int]:
