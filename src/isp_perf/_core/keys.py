@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from enum import Enum
 from string import Formatter
 from typing import Any, Final
 from uuid import UUID
@@ -28,6 +27,7 @@ _RESERVED: Final = ":{}*?[]%\\ \x7f" + "".join(map(chr, range(32)))
 _SEPARATORS: Final = "-_./,;|=&@+~!$()#'\"<>^`"
 _NUMBERS: Final = (int, float, Decimal)
 _READS_LIKE_ANOTHER: Final = re.compile(r"-?\d+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_READABLE: Final = frozenset({UUID, date, datetime})
 _SURROGATES: Final = range(0xD800, 0xE000)
 
 
@@ -142,11 +142,11 @@ def field_text(value: object, *, bare: type | None, typed: bool, secret: bytes, 
     Raises:
         TypeError: a value of a type that cannot be part of a key.
     """
-    if isinstance(value, str) and not (typed and type(value) is not str):
-        tag = "" if _bare_text(value, bare) else "%s"
-        return tag + _escape(str.__str__(value), escaped)
-    if isinstance(value, _NUMBERS) and not (typed and type(value) is not (bare or int)):
-        return _number(value, bare, escaped)
+    if not typed or type(value) is (bare or (str if isinstance(value, str) else int)):
+        if isinstance(value, str):
+            return ("" if _bare_text(value, bare) else "%s") + _escape(str.__str__(value), escaped)
+        if isinstance(value, _NUMBERS):
+            return _number(value, bare, escaped)
     return _tagged(value, bare=bare, typed=typed, secret=secret, escaped=escaped)
 
 
@@ -163,24 +163,17 @@ def _number(value: Any, bare: type | None, escaped: str) -> str:
 def _tagged(value: object, *, bare: type | None, typed: bool, secret: bytes, escaped: str) -> str:
     if value is None:
         return "%z"
-    if type(value) is UUID:
-        return ("" if bare in {None, UUID} else "%u") + _escape(str(value), escaped)
-    if type(value) is datetime:
-        return "%t" + _escape(moment_text(value), escaped)
-    if type(value) is date:
-        return "%t" + _escape(value.isoformat(), escaped)
-    if isinstance(value, UUID | date) and not typed and not isinstance(value, Enum):
-        return _tagged(_plain(value), bare=bare, typed=typed, secret=secret, escaped=escaped)
+    if isinstance(value, UUID | date) and not (typed and type(value) not in _READABLE):
+        text = _readable(value)
+        tag = "%t" if isinstance(value, date) else "%u"
+        return ("" if tag == "%u" and bare in {None, UUID} else tag) + _escape(text, escaped)
     return "%k" + digest(canonical(value, typed=typed), key=secret)
 
 
-def _plain(value: UUID | date) -> UUID | date:
-    """Return an instance of a subclass as one of the accepted type itself."""
-    if isinstance(value, UUID):
-        return UUID(int=value.int)
+def _readable(value: UUID | date) -> str:
     if isinstance(value, datetime):
-        return datetime.fromisoformat(datetime.isoformat(value))
-    return date.fromordinal(value.toordinal())
+        return moment_text(value)
+    return UUID.__str__(value) if isinstance(value, UUID) else date.isoformat(value)
 
 
 def _escape(text: str, also: str) -> str:

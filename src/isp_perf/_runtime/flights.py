@@ -111,6 +111,7 @@ class Flight:
     """One load in progress. Every method needs the lock of the table it is in.
 
     Attributes:
+        parent: the flight that its leader was leading before.
         attached: whether its result may be stored.
         loop: the loop its leader runs in; ``None`` for a thread.
         name: what is loaded, for the recursion error: the function, never the key.
@@ -118,13 +119,18 @@ class Flight:
 
     __slots__ = ("attached", "loop", "name", "parent", "waiters", "waits_for")
 
-    def __init__(self, name: str, parent: "Flight | None", loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.parent = parent
-        self.loop = loop
+        self.parent: Flight | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.attached = True
         self.waiters: list[Waiter] = []
         self.waits_for: list[Flight] = []
+
+    def lead_by(self, parent: "Flight | None", *, tasks: bool) -> None:
+        """Take note that the running task or thread leads, while its context leads ``parent``."""
+        self.parent = parent
+        self.loop = asyncio.get_running_loop() if tasks else None
 
     def abandoned(self) -> bool:
         """Tell whether the leader's loop was closed under it, so that it can never finish."""

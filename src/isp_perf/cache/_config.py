@@ -34,7 +34,7 @@ class CachePolicy:
     Attributes:
         ttl: seconds a value is fresh, in the remote level and, without ``l1_ttl``, in the local one. Default 300,
             range >= 0; 0 keeps nothing but still merges concurrent loads.
-        l1_ttl: seconds in the local level; default ``None``: as ``ttl``. Never outlives the remote entry.
+        l1_ttl: seconds in the local level, >= 0; default ``None``: as ``ttl``. Never outlives the remote entry.
         jitter: share of the ttl by which it is shortened at random, so that entries stored together do not expire
             together. Default 0.0, range 0 to 1. It never lengthens.
         cache_none: ``True`` (default): ``None`` is a value like any other; a number: its own ttl in seconds;

@@ -60,7 +60,7 @@ class SyncCached(Protocol[P, T_co]):
         ...
 
     def many(self, iterable: Iterable[Any], /) -> Any:
-        """Return the list of results for many arguments, in order; see ``decorate``."""
+        """Return the list of results for every argument (or tuple of arguments) in ``iterable``, in order."""
         ...
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
@@ -84,7 +84,7 @@ class AsyncCached(SyncCached[P, Coroutine[Any, Any, T]], Protocol[P, T]):
         ...
 
     def many(self, iterable: Iterable[Any], /) -> Coroutine[Any, Any, list[T]]:
-        """Return the results for many arguments, in order; see ``decorate``."""
+        """Return the list of results for every argument (or tuple of arguments) in ``iterable``, in order."""
         ...
 
 

@@ -5,7 +5,6 @@
 The flow returns the value, or a ``Failure`` that the caller raises in its own frame.
 """
 
-import asyncio
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
@@ -32,9 +31,7 @@ _random: Final = SystemRandom()
 
 def fetch(engine: Engine, call: Call, *, tasks: bool, reload: bool = False) -> Flow:
     """Return the value of ``call`` from the local level, from a load in progress, or from a load of its own."""
-    outer = LEADING.get()
     local = engine.local
-    waiter: Waiter | None = None
     with local.lock:
         entry = None if reload else local.find_locked(call.store, call.slot)
         if entry is not None:
@@ -42,30 +39,31 @@ def fetch(engine: Engine, call: Call, *, tasks: bool, reload: bool = False) -> F
             return entry.value
         flight = call.store.flights.get(call.slot)
         if flight is None or flight.abandoned():
-            flight = _take_off_locked(call, flight, outer)
-            flight.loop = asyncio.get_running_loop() if tasks else None
+            flight, waiter = _take_off_locked(call, flight, tasks=tasks), None
         else:
-            waiter = TaskWaiter() if tasks else ThreadWaiter()
-            flight.join_locked(waiter, outer)
-            _count_join(engine, call)
+            waiter = _join_locked(engine, call, flight, tasks=tasks)
     if waiter is not None:
         outcome = yield from _wait(engine, call, flight=flight, waiter=waiter)
         if outcome is not TAKE_OVER:
             return outcome
-        flight.parent = outer
-        flight.loop = asyncio.get_running_loop() if tasks else None
+        flight.lead_by(LEADING.get(), tasks=tasks)
     return (yield from _lead(engine, call, flight, reload=reload))
 
 
-def _count_join(engine: Engine, call: Call) -> None:
+def _join_locked(engine: Engine, call: Call, flight: Flight, *, tasks: bool) -> Waiter:
+    """Wait for the load in progress."""
+    waiter = TaskWaiter() if tasks else ThreadWaiter()
+    flight.join_locked(waiter, LEADING.get())
     for counters in (engine.local.counters, call.source.counters):
         counters.misses += 1
         counters.joined += 1
+    return waiter
 
 
-def _take_off_locked(call: Call, old: Flight | None, outer: Flight | None) -> Flight:
+def _take_off_locked(call: Call, old: Flight | None, *, tasks: bool) -> Flight:
     """Attach a new flight; who waited for one whose leader is gone for good waits for this one."""
-    flight = Flight(call.source.label, outer, None)
+    flight = Flight(call.source.label)
+    flight.lead_by(LEADING.get(), tasks=tasks)
     if old is not None:
         flight.waiters, old.waiters = old.waiters, []
         old.attached = False

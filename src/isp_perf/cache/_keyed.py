@@ -1,6 +1,5 @@
 """What is done by logical key: get, set, delete, invalidate, clear; flows for both colours."""
 
-import asyncio
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -119,7 +118,8 @@ class Keys:
         """Store ``value`` as the result of ``call``."""
         ttl = lifetime(call.source.policy, value)
         local, key = self._engine.local, call.key()
-        written = Flight(call.source.label, None, asyncio.get_running_loop() if tasks else None)
+        written = Flight(call.source.label)
+        written.lead_by(None, tasks=tasks)
         with local.lock:
             self._detach_locked({key}.__contains__)
             self._replace_locked(call, key, value=value, ttl=local_ttl(call.source.policy, ttl))

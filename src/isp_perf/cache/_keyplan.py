@@ -18,6 +18,7 @@ __all__ = ["KeyPlan", "Slot", "annotated_types"]
 
 Slot = Any
 _SCALARS: Final = frozenset({str, int, bool, float, bytes, type(None), UUID})
+_EVERYTHING: Final = frozenset({Field(HASH)})
 _PACKED: Final = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
 
 
@@ -65,16 +66,21 @@ class KeyPlan:
         self._types = types
         self._typed = typed
         self._secret = secret
-        self._hashed = [field for field in template.fields if field.name == HASH and HASH not in self.names]
-        named = [field for field in template.fields if field not in self._hashed]
-        everything = [Field(name) for name in self.names if name != owner]
-        self.parts = list(dict.fromkeys(everything if self._hashed else named))
-        self.apart = typed or bool(self._hashed)
-        packed = any(parameter.kind in _PACKED for parameter in parameters)
-        mixed = bool(self._hashed) and bool(named)
-        class_key = owner is not None and owner != "self" and bool(self._hashed)
-        self.native = bool(self.parts) and not packed and not mixed and not class_key
         self._index = {name: index for index, name in enumerate(self.names)}
+        named = list(dict.fromkeys(template.fields))
+        self._hashed = frozenset() if HASH in self._index else _EVERYTHING.intersection(named)
+        self.parts = self._all_values() if self._hashed else named
+        self.apart = typed or bool(self._hashed)
+        self.native = self._by_name(parameters, mixed=len(named) > 1)
+
+    def _all_values(self) -> list[Field]:
+        return [Field(name) for name in self.names if name != self.owner]
+
+    def _by_name(self, parameters: Sequence[Parameter], *, mixed: bool) -> bool:
+        """Return whether the wrapper can name the slot: no packed arguments, no digest beside fields, no class."""
+        packed = any(parameter.kind in _PACKED for parameter in parameters)
+        special = self._hashed and (mixed or self.owner == "cls")
+        return bool(self.parts) and not (packed or special)
 
     @property
     def guard(self) -> type | None:

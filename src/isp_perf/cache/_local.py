@@ -107,20 +107,26 @@ class LocalLevel:
         old = store.hot.get(slot) or store.cold.get(slot)
         if old is not None:
             self.remove_locked(old)
-        due = self.clock() + ttl
-        entry = Entry(value, slot, due)
-        if self.clock is monotonic:
-            if ttl >= FINE_TTL:
-                entry.due = self._calendar.add_locked(entry, due, ttl)
-            else:
-                self._calendar.add_locked(entry, due + _ROUNDED_UP, ttl)
+        clock = self.clock
+        entry = Entry(value, slot, clock() + ttl)
+        reaped = False
+        if clock is monotonic:
+            reaped = self._schedule_locked(entry, ttl)
         entry.home = store
         self._queue.insert(entry)
-        clock = store.owner.hit_clock
-        served = clock is self.clock or (clock is None and self.clock is monotonic and ttl >= FINE_TTL)
+        asks = store.owner.hit_clock
+        served = reaped if asks is None else asks is clock
         (store.hot if native and served else store.cold)[slot] = entry
         if self.index is not None:
             self._enter_locked(entry)
+
+    def _schedule_locked(self, entry: Entry, ttl: float) -> bool:
+        """Have the reaper take ``entry`` away; return whether that is exact enough to ask no clock on a hit."""
+        if ttl < FINE_TTL:
+            self._calendar.add_locked(entry, entry.due + _ROUNDED_UP, ttl)
+            return False
+        entry.due = self._calendar.add_locked(entry, entry.due, ttl)
+        return True
 
     def remove_locked(self, entry: Entry) -> Counters:
         """Take ``entry`` out, whatever the cause, and return the counters of its owner."""

@@ -1,7 +1,6 @@
 """The manager: configuration, the decorator, and everything done by key."""
 
 import asyncio
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic, time
 from types import TracebackType
@@ -20,6 +19,7 @@ from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import CacheStats, snapshot
+from isp_perf.cache._warm import warm, warm_plan
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Clock, RemoteLevel
 
@@ -142,7 +142,7 @@ class CacheManager:
         await adrive(self._keys.write(key, value, self._policy_for(ttl), tasks=True))
 
     async def set_many(self, mapping: Mapping[str, Any], *, ttl: float | None = None) -> None:
-        """Store each value of ``mapping`` under its key; see ``set``."""
+        """Store each value of ``mapping`` under its key, for ``ttl`` seconds (>= 0; default: the manager's policy)."""
         policy = self._policy_for(ttl)
         await asyncio.gather(
             *(adrive(self._keys.write(key, value, policy, tasks=True)) for key, value in mapping.items())
@@ -195,7 +195,9 @@ class CacheManager:
         Raises:
             ConfigurationError: a source without ``fetch_func``, an unknown field, ``concurrency`` below 1.
         """
-        return await warm(self, self._keys, sources, concurrency=concurrency, progress=progress)
+        _whole("concurrency", concurrency, "8")
+        plans = {name: warm_plan(name, source, self.policy) for name, source in sources.items()}
+        return await warm(self._keys, plans, concurrency=concurrency, progress=progress)
 
     def stats(self) -> CacheStats:
         """Return a snapshot of the statistics; every count is exact."""
@@ -251,10 +253,13 @@ _ROOM = 10_000
 _DEFAULTS = CachePolicy()
 
 
+def _whole(setting: str, value: object, example: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(setting, value, "a whole number >= 1", f"pass for example {example}")
+
+
 def _check(options: Mapping[str, object]) -> None:
-    room = options.get("max_entries", _ROOM)
-    if isinstance(room, bool) or not isinstance(room, int) or room < 1:
-        raise ConfigurationError("max_entries", room, "a whole number >= 1", "pass for example 10_000")
+    _whole("max_entries", options.get("max_entries", _ROOM), "10_000")
     namespace = options.get("namespace", "isp")
     if not isinstance(namespace, str) or not namespace or ":" in namespace:
         raise ConfigurationError("namespace", namespace, "a text without a colon, not empty", 'pass for example "isp"')
@@ -264,51 +269,3 @@ def _check(options: Mapping[str, object]) -> None:
         raise ConfigurationError(
             min(unknown), "given", "no setting of CacheManager", f"use {sorted(ManagerOptions.__optional_keys__)}"
         )
-
-
-async def warm(
-    manager: CacheManager,
-    keys: Keys,
-    sources: Mapping[str, Mapping[str, Any]],
-    *,
-    concurrency: int,
-    progress: Callable[[int, int], None] | None,
-) -> WarmReport:
-    """Run the loaders of ``warm_cache``."""
-    if concurrency < 1:
-        raise ConfigurationError("concurrency", concurrency, "a whole number >= 1", "pass for example 8")
-    plans = {name: _warm_plan(manager, name, source) for name, source in sources.items()}
-    gate = asyncio.Semaphore(concurrency)
-    names = tuple(plans)
-    done: list[str] = []
-    started = monotonic()
-
-    async def fill(name: str) -> None:
-        load, policy = plans[name]
-        try:
-            async with gate:
-                value = load()
-                value = await value if inspect.isawaitable(value) else value
-                await adrive(keys.write(name, value, policy, tasks=True))
-        finally:
-            done.append(name)
-            if progress is not None:
-                progress(len(done), len(plans))
-
-    outcomes = await asyncio.gather(*(fill(name) for name in names), return_exceptions=True)
-    fatal = [outcome for outcome in outcomes if outcome is not None and not isinstance(outcome, Exception)]
-    if fatal:
-        raise fatal[0]
-    failed = {name: outcome for name, outcome in zip(names, outcomes, strict=True) if isinstance(outcome, Exception)}
-    loaded = tuple(name for name in names if name not in failed)
-    return WarmReport(loaded=loaded, failed=failed, seconds=monotonic() - started)
-
-
-def _warm_plan(manager: CacheManager, name: str, source: Mapping[str, Any]) -> tuple[Callable[[], Any], CachePolicy]:
-    options = dict(source)
-    load = options.pop("fetch_func", None)
-    if not callable(load):
-        raise ConfigurationError(
-            f"{name}.fetch_func", type(load).__name__, "a function without arguments", 'write {"fetch_func": load}'
-        )
-    return load, policy_with(manager.policy, **cast("PolicyOptions", options))

@@ -15,6 +15,10 @@ class Receipt:
 
     Attributes:
         delivered: the remote level knows, or there is none.
+
+    Args:
+        settle: tries again to deliver, and returns whether that worked.
+        delivered: the state at the beginning.
     """
 
     __slots__ = ("_settle", "delivered")

@@ -60,15 +60,17 @@ class SecondLevel:
 
     def read_many(self, ops: Ops, keys: Iterable[str]) -> Steps:
         """Return the bytes of those ``keys`` that are there and may be believed, in one round trip."""
-        wires = {self.prefix + key: key for key in keys if self.prefix + key not in self._writing}
+        wires = [self.prefix + key for key in keys if self.prefix + key not in self._writing]
         if not wires or not (yield from self._ready(ops)):
             return {}
-        if len(wires) == 1:
-            (wire,) = wires
-            data = yield from self._try(partial(ops.get, wire))
-            return {} if data is None else {wires[wire]: data}
-        found: Mapping[str, bytes] | None = yield from self._try(partial(ops.get_many, list(wires)))
-        return {wires[wire]: data for wire, data in (found or {}).items()}
+        found: Mapping[str, bytes] | None = yield from self._ask(ops, wires)
+        return {wire.removeprefix(self.prefix): data for wire, data in (found or {}).items()}
+
+    def _ask(self, ops: Ops, wires: list[str]) -> Steps:
+        if len(wires) > 1:
+            return (yield from self._try(partial(ops.get_many, wires)))
+        data = yield from self._try(partial(ops.get, wires[0]))
+        return None if data is None else {wires[0]: data}
 
     def write(self, ops: Ops, key: str, data: bytes, *, ttl: float, valid: Callable[[], bool]) -> Steps:
         """Store ``data`` for ``ttl`` seconds, and take it back if it is no longer ``valid`` once it arrived."""

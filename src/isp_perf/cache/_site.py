@@ -10,7 +10,7 @@ from typing import Any, Final
 from weakref import ref
 
 from isp_perf._core.canonical import record_fields
-from isp_perf._core.keys import parse_template
+from isp_perf._core.keys import HASH, Field, Template, parse_template
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf._runtime.specialize import parameters, specialize
 from isp_perf.cache._codec import MsgpackCodec, codec_for
@@ -70,35 +70,29 @@ class Site:
         self.engine = engine
         self.function = function
         self.policy = policy
-        self.label: str = getattr(function, "__qualname__", type(function).__qualname__)
+        self.label = _name_of(function)
         self.identity = (getattr(function, "__module__", ""), self.label)
         self.asynchronous = inspect.iscoroutinefunction(function)
         self.counters = Counters()
         self._codec: Codec | MsgpackCodec | None = policy.codec
         names = [parameter.name for parameter in declared]
         owner = _owner(function, names)
-        text = template if template is not None else _default_template(function, names)
-        parsed = parse_template(text, names)
-        if policy.private and not parsed.fields:
-            raise ConfigurationError(
-                "private", policy.private, "a private key names whose data it is", "add a field or {hash} to the key"
-            )
-        hashed = any(field.name == "hash" for field in parsed.fields)
-        self.template = text
+        self.template = template if template is not None else _default_template(function, names)
+        parsed = parse_template(self.template, names)
+        _require_identity(parsed, private=policy.private)
         self.plan = KeyPlan(
             parsed,
             declared,
             types=annotated_types(function, names),
             typed=policy.typed,
-            owner=owner if hashed else None,
+            owner=owner if Field(HASH) in parsed.fields else None,
             secret=engine.digest_key,
         )
         self.signature = inspect.signature(function)
         self._kinds = [parameter.kind for parameter in declared]
         self._names = names
-        self._plain = all(kind in _POSITIONAL for kind in self._kinds)
-        exact = engine.local.clock is not monotonic or policy.fresh < FINE_TTL or (policy.local or 1.0) < FINE_TTL
-        self.hit_clock: Clock | None = engine.local.clock if exact else None
+        self._plain = _POSITIONAL.issuperset(self._kinds)
+        self.hit_clock = _hit_clock(engine.local.clock, policy)
         self.store = Store(self, "")
         self._shelves: dict[int, dict[Any, Any]] = {}
         self._instances: dict[int, tuple[ref[Any], Store]] = {}
@@ -244,8 +238,25 @@ def _owner(function: Callable[..., Any], names: list[str]) -> str | None:
     return None
 
 
+def _name_of(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def _hit_clock(clock: Clock, policy: CachePolicy) -> Clock | None:
+    """Return the clock to compare with on each hit; ``None`` if the reaper is exact enough."""
+    shortest = policy.fresh if policy.local is None else min(policy.fresh, policy.local)
+    return None if clock is monotonic and shortest >= FINE_TTL else clock
+
+
+def _require_identity(template: Template, *, private: bool) -> None:
+    if private and not template.fields:
+        raise ConfigurationError(
+            "private", private, "a private key names whose data it is", "add a field or {hash} to the key"
+        )
+
+
 def _default_template(function: Callable[..., Any], names: list[str]) -> str:
-    name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    name = f"{function.__module__}.{_name_of(function)}"
     return name.replace("{", "{{").replace("}", "}}") + (":{hash}" if names else "")
 
 
