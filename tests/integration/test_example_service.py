@@ -1,5 +1,6 @@
 """The support service as a user starts it: real uvicorn, several workers, with isp_perf off and on."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from isp_perf.cli._load import apply, plan
 from isp_perf.cli._service import Service, example_folder, free_port, run_python
 
 
@@ -202,6 +204,18 @@ def test_answers_are_compressed_for_those_who_accept_it(on):
         assert answer.getheader("Content-Encoding") == ("br" if "br" in accepted else None)
         connection.close()
     assert sizes["gzip, br"] < sizes["identity"] / 5
+
+
+def test_after_a_load_with_writes_no_page_is_old(on):
+    """When reads and writes have gone on side by side, every cached first page is what the database says."""
+    outcome = asyncio.run(apply(plan(400, seed=5), on.port, connections=8))
+    assert outcome.failures == 0
+    settings = {"ISP_PERF_EXAMPLE_DIR": on.settings["ISP_PERF_EXAMPLE_DIR"], "ISP_PERF_OFF": "1"}
+    pages = [f"/agents/{agent}/conversations/1" for agent in range(1, 41)]
+    with Service(settings, port=free_port()) as service:
+        truth = Client(service)
+        old = [path for path in pages if on.get(path) != truth.get(path)]
+    assert old == []
 
 
 def test_a_gateway_that_stays_down_is_left_alone(on):
