@@ -9,6 +9,7 @@ from sybil import Document
 
 from house.pages import close_page, fences, open_page, page_paths, pages
 from house.sources import EXAMPLES, PACKAGE, ROOT, read_sources
+from isp_perf.settings import Settings
 
 COMMANDS = [
     'python3 -m venv .venv && .venv/bin/pip install -e ".[demo]" && .venv/bin/isp-perf demo',
@@ -47,10 +48,24 @@ def test_the_automation_runs_the_command_of_the_readme():
 
 def test_every_variable_of_the_example_environment_is_read():
     """Each variable in .env.example is named in the code of the package or of the example service."""
-    names = re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), flags=re.MULTILINE)
     code = "".join(source.text for source in read_sources(PACKAGE, EXAMPLES))
-    assert names
-    assert [name for name in names if f'"{name}"' not in code] == []
+    read = {name for name in variables() if f'"{name}"' in code or f'"{name.removeprefix("ISP_PERF_")}"' in code}
+    assert set(variables()) == read
+
+
+def test_the_example_environment_shows_every_setting_with_its_default():
+    """Settings read from .env.example, Redis apart, are the defaults, and no variable of theirs is missing."""
+    settings = (PACKAGE / "settings.py").read_text(encoding="utf-8")
+    named = {f"ISP_PERF_{name}" for name in re.findall(r'reader\.\w+\("([A-Z_]+)"', settings)}
+    assert named
+    assert named <= set(variables())
+    assert Settings.from_env({**variables(), "REDIS_URL": ""}) == Settings()
+
+
+def variables() -> dict[str, str]:
+    """Return the variables of .env.example as a shell would set them."""
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    return dict(re.findall(r'^([A-Z_]+)="(.*?)"', text, flags=re.MULTILINE))
 
 
 def test_every_python_block_is_executed():
