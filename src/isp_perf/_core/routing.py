@@ -94,11 +94,15 @@ def _lane(words: tuple[str, ...]) -> Lane:
     first = words[0]
     if first in _REFUSED or words[:2] in _REFUSED_PAIRS:
         return Lane.REFUSED
-    if first in _BLOCKING or first in _BLOCKING_MILLISECONDS:
-        return Lane.DEDICATED
-    if first in _STATEFUL and not (first == "CLIENT" and words[1:2] and words[1] in _PLAIN_CLIENT):
+    if first in _BLOCKING or first in _BLOCKING_MILLISECONDS or _is_stateful(words):
         return Lane.DEDICATED
     return Lane.BULK if first in _LARGE else Lane.FAST
+
+
+def _is_stateful(words: tuple[str, ...]) -> bool:
+    if words[0] == "CLIENT":
+        return not _PLAIN_CLIENT.issuperset(words[1:2]) or len(words) == 1
+    return words[0] in _STATEFUL
 
 
 def route(found: Route, args: Sequence[object]) -> Lane:

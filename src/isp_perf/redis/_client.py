@@ -174,18 +174,20 @@ class PipelinedRedis(Redis):
         lane = route(found, args) if found.inspect else found.lane
         if lane is Kind.REFUSED:
             raise refused(found)
-        words = way.words or args[:1]
-        data = pack((*words, *args[1:]))
-        deadline = state.loop.time() + self.states.settings.timeout
+        data = pack((*(way.words or args[:1]), *args[1:]))
         try:
-            if lane is Kind.DEDICATED:
-                reply = await self._execute_alone(data, found, args)
-            else:
-                shared = state.bulk if lane is Kind.BULK else state.fast
-                reply = await shared.call(data, found.words[0], read_only=found.read_only, deadline=deadline)
+            reply = await self._execute_on(lane, data, way, args=args)
         except ResponseError as error:
             return or_empty(error, options)
         return reply if way.callback is None else await self._shape(way.callback, reply, options)
+
+    async def _execute_on(self, lane: Kind, data: bytes, way: Way, *, args: tuple[Any, ...]) -> Any:
+        if lane is Kind.DEDICATED:
+            return await self._execute_alone(data, way.route, args)
+        state = await self.states.current()
+        shared = state.bulk if lane is Kind.BULK else state.fast
+        deadline = state.loop.time() + self.states.settings.timeout
+        return await shared.call(data, way.name, read_only=way.read_only, deadline=deadline)
 
     async def _execute_alone(self, data: bytes, found: Route, args: tuple[Any, ...]) -> Any:
         """Run one command on a connection of its own; it is never repeated."""

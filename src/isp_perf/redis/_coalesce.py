@@ -98,14 +98,18 @@ class Collector:
         future: Future[Any] = link.loop.create_future()
         waiting = self._waiting.setdefault(key, future)
         if waiting is not future:
-            if isinstance(waiting, _Fan):
-                waiting.futures.append(future)
-            else:
-                self._waiting[key] = _Fan([cast("Future[Any]", waiting), future])
+            self._share(key, waiting, future)
         elif link.held is None:
             link.held = self.release
             link.schedule()
         return future
+
+    def _share(self, key: bytes, waiting: Entry, future: "Future[Any]") -> None:
+        """Let one more caller wait for a key that is asked for already."""
+        if isinstance(waiting, _Fan):
+            waiting.futures.append(future)
+        else:
+            self._waiting[key] = _Fan([cast("Future[Any]", waiting), future])
 
     def release(self) -> None:
         """Queue what was collected; keys nobody waits for any more are not asked."""

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
+from itertools import chain
 from typing import Any, cast
 
 import hiredis
@@ -68,14 +69,14 @@ class _Slot:
         self.lock = threading.Lock()
         self.lock.acquire()
 
-    @property
-    def complete(self) -> bool:
-        """Whether every reply was read."""
-        return len(self.replies) == len(self.data)
-
     def lose(self, *, timeout: str = "", cause: BaseException | None = None) -> None:
         """Note that the replies will not come."""
         self.error = LinkLostError(written=self.sent, since=self.since, timeout=timeout, cause=cause)
+
+
+def _complete(slot: _Slot) -> bool:
+    """Return whether every reply of a slot was read."""
+    return len(slot.replies) == len(slot.data)
 
 
 class _Round:
@@ -154,10 +155,10 @@ class Combiner:
         self._forgotten.append(self._connection)
         self._fresh()
 
-    @property
-    def connected(self) -> bool:
-        """Whether the connection is open."""
-        return self._connection is not None
+    def sockets(self) -> tuple[int, int]:
+        """Return how many sockets are open, and how many of them nobody uses now."""
+        connected = self._connection is not None
+        return int(connected), int(connected and not self._leading)
 
     @property
     def busy(self) -> bool:
@@ -222,11 +223,8 @@ class Combiner:
         except BaseException as error:
             self._refuse(error)
             raise
-        with self._mutex:
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST_SLOTS))]
-            for each in batch:
-                each.sent = True
-        data = [part for each in batch for part in each.data]
+        batch = self._take()
+        data = list(chain.from_iterable(each.data for each in batch))
         self._stats.count_batch(len(data), sum(map(len, data)))
         started = _Round(connection, batch)
         try:
@@ -238,12 +236,20 @@ class Combiner:
         else:
             self._read(started, slot)
 
+    def _take(self) -> list[_Slot]:
+        """Take what is queued for one write."""
+        with self._mutex:
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST_SLOTS))]
+            for each in batch:
+                each.sent = True
+        return batch
+
     def _read(self, current: _Round, slot: _Slot) -> None:
         """Read the replies of a round, in order; hand the rest over when the reader's own time ends."""
         connection, stats = current.connection, self._stats
         try:
             for each in current.slots:
-                while not each.complete:
+                while len(each.replies) < len(each.data):
                     each.replies.append(connection.next_reply(slot.deadline, stats))
         except TimeoutError:
             self._hand_over(current, slot)
@@ -260,20 +266,20 @@ class Combiner:
         """Let a follower who still waits read on; if there is none, the unread replies end the connection."""
         with self._mutex:
             slot.role = _DONE
-            if not slot.complete:
+            self._wake_locked(filter(_complete, current.slots))
+            current.slots = [each for each in current.slots if not _complete(each)]
+            if slot in current.slots:
                 slot.lose(timeout="server")
                 slot.dead = True
                 self._stats.timeouts_server += 1
-            self._wake_locked([each for each in current.slots if each.complete])
-            current.slots = [each for each in current.slots if not each.complete]
             heir = next((each for each in current.slots if not each.dead), None)
             if heir is not None:
                 heir.role, heir.round = _READ, current
                 heir.lock.release()
-        if heir is None:
-            self._drop(current.connection)
-            with self._mutex:
-                self._pass_on_locked()
+                return
+        self._drop(current.connection)
+        with self._mutex:
+            self._pass_on_locked()
 
     def _fail(self, current: _Round, cause: BaseException) -> None:
         """The connection ended: everybody of the round learns it."""
@@ -283,7 +289,7 @@ class Combiner:
         with self._mutex:
             self._pass_on_locked()
             for each in current.slots:
-                if not each.complete and not each.dead:
+                if not _complete(each) and not each.dead:
                     each.lose(timeout=kind, cause=cause)
             self._wake_locked(current.slots)
 

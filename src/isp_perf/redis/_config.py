@@ -266,11 +266,9 @@ def _login(parts: SplitResult) -> tuple[str | None, str | None]:
 
 def _parse_list(setting: str, text: str, default_port: int) -> Target:
     wrong = partial(_wrong_list, setting, text)
-    scheme, slashes, rest = text.rpartition("://")
-    if slashes and scheme not in ("redis", "rediss"):
+    scheme, login, hosts, path = _split_list(text)
+    if scheme not in ("", "redis", "rediss"):
         raise wrong("may only start with redis:// or rediss://")
-    login, _, hosts = rest.rpartition("@")
-    hosts, *path = hosts.split("/")
     if len(path) > (_MOST_SENTINEL_PARTS if setting == "sentinel" else 0):
         raise wrong("has a path that means nothing here")
     addresses = tuple(_address(item, default_port, wrong) for item in hosts.split(",") if item.strip())
@@ -287,6 +285,14 @@ def _parse_list(setting: str, text: str, default_port: int) -> Target:
         db=_database(db, wrong),
         service=service or "mymaster",
     )
+
+
+def _split_list(text: str) -> tuple[str, str, str, list[str]]:
+    """Return scheme, login, hosts and the parts of the path."""
+    scheme, _, rest = text.rpartition("://")
+    login, _, hosts = rest.rpartition("@")
+    hosts, *path = hosts.split("/")
+    return scheme, login, hosts, path
 
 
 def _wrong_list(setting: str, text: str, rule: str) -> ConfigurationError:

@@ -112,11 +112,16 @@ def set_many(mapping: Mapping[Key, Any], life: Life, *, draw: Callable[[], float
         groups = [[item] for item in items]
         commands = [("SET", key, value, *life.arguments(draw)) for key, value in items]
     replies = (yield commands) if commands else []
+    errors = _errors_by_key(groups, replies)
+    return BulkResult(len(items) - len(errors), errors)
+
+
+def _errors_by_key(groups: list[list[tuple[Key, Any]]], replies: list[Any]) -> dict[Key, Exception]:
     errors: dict[Key, Exception] = {}
     for group, reply in zip(groups, replies, strict=True):
         if isinstance(reply, Exception):
             errors.update((key, reply) for key, _ in group)
-    return BulkResult(len(items) - len(errors), errors)
+    return errors
 
 
 def _set_together(group: list[tuple[Key, Any]], life: Life) -> tuple[Any, ...]:

@@ -262,20 +262,27 @@ class Lane:
         """
         replies = await self._attempt_many(data, describe(0)[0], deadline=deadline, patient=False)
         for attempt in range(self._settings.retry.attempts + 1):
-            failed = [i for i, reply in enumerate(replies) if isinstance(reply, RETRYABLE)]
-            if not failed:
-                break
             last = attempt == self._settings.retry.attempts
-            for i in failed:
-                replies[i] = self._verdict(replies[i], describe(i), deadline=deadline, last=last)
-            again = [i for i in failed if replies[i] is None]
-            if again:
-                await self._pause(attempt, deadline)
-                first = describe(again[0])[0]
-                got = await self._attempt_many([data[i] for i in again], first, deadline=deadline, patient=True)
-                for i, reply in zip(again, got, strict=True):
-                    replies[i] = reply
+            again = self._judge(replies, describe, deadline=deadline, last=last)
+            if not again:
+                break
+            await self._pause(attempt, deadline)
+            first = describe(again[0])[0]
+            got = await self._attempt_many([data[i] for i in again], first, deadline=deadline, patient=True)
+            for i, reply in zip(again, got, strict=True):
+                replies[i] = reply
         return replies
+
+    def _judge(self, replies: list[Any], describe: Describe, *, deadline: float, last: bool) -> list[int]:
+        """Put what it means in the place of each failure, and return the positions that are to be repeated."""
+        again: list[int] = []
+        for i, reply in enumerate(replies):
+            if isinstance(reply, RETRYABLE):
+                verdict = self._verdict(reply, describe(i), deadline=deadline, last=last)
+                replies[i] = verdict
+                if verdict is None:
+                    again.append(i)
+        return again
 
     async def _attempt_many(self, data: Sequence[bytes], name: str, *, deadline: float, patient: bool) -> list[Any]:
         try:
@@ -328,8 +335,13 @@ class Lane:
         if over:
             raise error
         self.stats.retries_refused += 1
-        if isinstance(error, ReadOnlyError) and self.link is not None:
-            self.link.fail(error)  # the primary moved: connect anew, through discovery where there is one
+        if isinstance(error, ReadOnlyError):
+            self._leave(error)
+
+    def _leave(self, error: Exception) -> None:
+        """The primary moved: connect anew, through discovery where there is one."""
+        if self.link is not None:
+            self.link.fail(error)
 
     def _count_retry(self, *, written: bool) -> None:
         if written:

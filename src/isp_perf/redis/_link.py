@@ -275,6 +275,10 @@ class Link(asyncio.Protocol):
             return
         if self._backlog:
             self._drain()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget the marks of ticks whose entries all ended."""
         marks = self._marks
         if not self.pending and not self._backlog:
             marks.clear()
@@ -338,6 +342,10 @@ class Link(asyncio.Protocol):
             return
         kind = "client" if self._second_look else "server"
         self._second_look = False
+        self._end_overdue(now, kind)
+
+    def _end_overdue(self, now: float, kind: str) -> None:
+        """End the callers whose time is over, or the link if nothing at all was heard for as long."""
         if self.pending and now - self.progress_at >= self._timeout:
             self.fail(TimeoutError(f"no byte for {now - self.progress_at:.3f} s"), timeout=kind)
             return
@@ -350,13 +358,10 @@ class Link(asyncio.Protocol):
         while self._marks and self._marks[0][0] <= before:
             since, entries = self._marks.popleft()
             for entry in entries:
-                if not entry.done():
-                    # Of a batch the written part is answered first, so the unsent part is the last to be missing.
-                    waiting = unsent[id(entry)] >= getattr(entry, "missing", 1)
-                    self._count_timeout("queue" if waiting else kind)
-                    entry.set_exception(
-                        LinkLostError(written=not waiting, since=since, timeout="queue" if waiting else kind)
-                    )
+                # Of a batch the written part is answered first, so the unsent part is the last to be missing.
+                waiting = unsent[id(entry)] >= getattr(entry, "missing", 1)
+                reason = "queue" if waiting else kind
+                self._end(entry, LinkLostError(written=not waiting, since=since, timeout=reason))
 
     def _count_timeout(self, kind: str) -> None:
         if kind:
@@ -374,18 +379,20 @@ class Link(asyncio.Protocol):
             self._timer.cancel()
         since = {id(entry): at for at, entries in self._marks for entry in entries}
         now = self.loop.time()
-        ended = [(entry, True) for entry in self.pending]
-        ended += [(entry, False) for _, entry in self._backlog]
-        ended += [(entry, False) for entry in self._out_entries]
+        written, unwritten = list(self.pending), [entry for _, entry in self._backlog] + self._out_entries
         for container in (self._backlog, self._out, self._out_entries, self._marks, self.pending):
             container.clear()
         self._close_transport()
-        for entry, written in ended:
-            if not entry.done():
-                self._count_timeout(timeout)
+        for entries, sent in ((written, True), (unwritten, False)):
+            for entry in entries:
                 at = since.get(id(entry), now)
-                entry.set_exception(LinkLostError(written=written, since=at, timeout=timeout, cause=cause))
+                self._end(entry, LinkLostError(written=sent, since=at, timeout=timeout, cause=cause))
         self._on_lost(self)
+
+    def _end(self, entry: Entry, error: LinkLostError) -> None:
+        if not entry.done():
+            self._count_timeout(error.timeout)
+            entry.set_exception(error)
 
     def _close_transport(self) -> None:
         """Close the socket without waiting; a loop that is already closed is no obstacle."""

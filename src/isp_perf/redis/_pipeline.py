@@ -29,6 +29,17 @@ def _raise_lost(replies: list[Any]) -> None:
         raise lost
 
 
+def _executed(outcome: Any, errors: list[tuple[int, Any]]) -> list[Any]:
+    """Return what EXEC answered, or raise what it says."""
+    if isinstance(outcome, ExecAbortError) and errors:
+        raise errors[0][1] from outcome
+    if isinstance(outcome, Exception):
+        raise outcome
+    if outcome is None:
+        raise WatchError("Watched variable changed.")
+    return list(outcome)
+
+
 class LinkPipeline(Pipeline):
     """``redis.asyncio.client.Pipeline`` whose ``execute`` uses the shared link; with WATCH it has its own connection.
 
@@ -61,20 +72,24 @@ class LinkPipeline(Pipeline):
         """
         raise_on_error = bool(args[0] if args else options.get("raise_on_error", True))
         stack = cast("list[Staged]", self.command_stack)
-        if not stack and not self.watching:
-            return []
         if self.watching or not self._shareable(stack):
             return await self._execute_alone(raise_on_error=raise_on_error)
+        if not stack:
+            return []
         try:
             await self._load_scripts()
-            unit = self.is_transaction or self.explicit_transaction
-            replies = await (self._execute_unit(stack) if unit else self._client.run(stack))
+            replies = await (self._execute_unit(stack) if self._is_unit else self._client.run(stack))
         finally:
             await _RESET(self)
         _raise_lost(replies)
         if raise_on_error:
             _RAISE_FIRST(self, stack, replies)
         return replies
+
+    @property
+    def _is_unit(self) -> bool:
+        """Whether the commands stand or fall together."""
+        return bool(self.is_transaction or self.explicit_transaction)
 
     def _shareable(self, stack: list[Any]) -> bool:
         """Return whether a shared link may carry every command; each is looked at, so that a refused one raises."""
@@ -101,16 +116,9 @@ class LinkPipeline(Pipeline):
         """Send MULTI, the commands and EXEC as one unit and return shaped replies, errors in their places."""
         sent = [args for args, options in stack if EMPTY_RESPONSE not in options]
         first, *queued, outcome = await self._client.run_unit([("MULTI",), *sent, ("EXEC",)])
-        errors = self._queue_errors(stack, queued)
-        if isinstance(first, ResponseError):
-            errors.insert(0, (0, first))
-        if isinstance(outcome, ExecAbortError) and errors:
-            raise errors[0][1] from outcome
-        if isinstance(outcome, Exception):
-            raise outcome
-        if outcome is None:
-            raise WatchError("Watched variable changed.")
-        replies = list(outcome)
+        errors = [(0, first)] if isinstance(first, ResponseError) else []
+        errors += self._queue_errors(stack, queued)
+        replies = _executed(outcome, errors)
         for position, error in errors:
             replies.insert(position, error)
         for i, (args, options) in enumerate(stack):
@@ -166,16 +174,19 @@ class PoolPipeline(LinkPipeline):
         """Send what is queued and return its results in order; redis-py's ``raise_on_error`` overrides ``on_error``."""
         raise_on_error = bool(args[0] if args else options.get("raise_on_error", not self._collect))
         stack = cast("list[Staged]", self.command_stack)
-        chunked = not (self.watching or self.is_transaction or self.explicit_transaction or self.scripts)
-        if not chunked or not self._shareable(stack):
+        if self.watching or self._is_unit or self.scripts or not self._shareable(stack):
             return await super().execute(raise_on_error)
         self.command_stack = []
-        replies: list[Any] = []
-        async for chunk in in_chunks(self._client, (command for command, _ in stack), limit=self._limit):
-            replies += chunk
-        for i, (command, shaping) in enumerate(stack):
-            replies[i] = await self._client.shape(command, replies[i], shaping)
+        replies = await self._execute_chunks(stack)
         if raise_on_error:
             _raise_lost(replies)
             _RAISE_FIRST(self, stack, replies)
+        return replies
+
+    async def _execute_chunks(self, stack: "list[Staged]") -> list[Any]:
+        replies: list[Any] = []
+        async for chunk in in_chunks(self._client, (args for args, _ in stack), limit=self._limit):
+            replies += chunk
+        for i, (args, options) in enumerate(stack):
+            replies[i] = await self._client.shape(args, replies[i], options)
         return replies

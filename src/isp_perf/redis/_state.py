@@ -117,8 +117,7 @@ class States:
 
     def links(self) -> list[Link]:
         """Return the links that are up, over all open event loops."""
-        states = [state for state in self._by_loop.values() if not state.loop.is_closed()]
-        return [lane.link for state in states for lane in state.lanes if lane.link is not None]
+        return [lane.link for state in self._open_states() for lane in state.lanes if lane.link is not None]
 
     def sockets(self, blocking: Any) -> tuple[int, int, list[str]]:
         """Return the open sockets, how many of them would take a command now, and the names of lanes that are down.
@@ -127,16 +126,17 @@ class States:
             blocking: the blocking client, or ``None``.
         """
         links = self.links()
-        created, available = len(links), sum(not link.busy for link in links)
-        states = [state for state in self._by_loop.values() if not state.loop.is_closed()]
-        others = [state.pool for state in states] + ([] if blocking is None else [blocking.connection_pool])
-        for pool in others:
-            opened, idle = sockets(pool)
-            created, available = created + opened, available + idle
-        if blocking is not None and blocking.combiner.connected:
-            created, available = created + 1, available + (not blocking.combiner.busy)
-        down = [name for state in states for name, lane in state.by_name().items() if lane.down is not None]
-        return created, available, down
+        counts = [(len(links), sum(not link.busy for link in links))]
+        counts += [sockets(state.pool) for state in self._open_states()]
+        if blocking is not None:
+            counts += [sockets(blocking.connection_pool), blocking.combiner.sockets()]
+        down = [
+            name for state in self._open_states() for name, lane in state.by_name().items() if lane.down is not None
+        ]
+        return sum(opened for opened, _ in counts), sum(idle for _, idle in counts), down
+
+    def _open_states(self) -> list[LoopState]:
+        return [state for state in self._by_loop.values() if not state.loop.is_closed()]
 
     def _drop_closed(self) -> None:
         for loop in [loop for loop in self._by_loop if loop.is_closed()]:

@@ -100,12 +100,12 @@ class BlockingRedis(Redis):
         ways = [self._ways[args[0]] for args in commands]
         if any(not way.fast for way in ways):
             return [self._ask_alone(way, args) for way, args in zip(ways, commands, strict=True)]
-        weakest = next((way for way in ways if not way.read_only), ways[0])  # one write makes the batch a write
+        weakest = min(ways, key=lambda way: way.read_only)  # one write makes the batch a write
         try:
-            replies = self._repeat([pack(args) for args in commands], weakest, commands[0], shared=True)
+            replies = self._repeat(list(map(pack, commands)), weakest, commands[0], shared=True)
         except (NotSentError, MaybeExecutedError) as error:
             return [error] * len(commands)
-        return [settled(reply) for reply in replies]
+        return list(map(settled, replies))
 
     def _ask_alone(self, way: Way, args: tuple[Any, ...]) -> Any:
         data = pack(args if way.words is None else (*way.words, *args[1:]))
