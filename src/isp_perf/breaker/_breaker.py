@@ -134,7 +134,7 @@ class CircuitBreaker(Machine):
         if era.shut:
             era = admit(self)
             if era is None:
-                return cast("T", self.stand_in(*args, **kwargs))
+                return cast("T", self.config.stand_in(*args, **kwargs))
         try:
             result = function(*args, **kwargs)
         except TypeError as error:
@@ -225,10 +225,6 @@ class CircuitBreaker(Machine):
     # -- what generated wrappers reach through their breaker -------------------------------------------------------
 
     caught: ClassVar[type[BaseException]] = BaseException
-
-    def stand_in(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Return what the configured fallback answers to these arguments."""
-        return self.config.stand_in(*args, **kwargs)
 
     async def answer(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return what the configured fallback answers, awaited if it has to be."""

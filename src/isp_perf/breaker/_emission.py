@@ -60,13 +60,13 @@ def _rejected_lines(site: Site, breaker: str) -> list[str]:
     if site.kind == "async generator":
         item = site.local("item")
         leave = ["return"] if site.outermost else []
-        return [f"async for {item} in {breaker}.stand_in($args):", f"    yield {item}", *leave]
+        return [f"async for {item} in {breaker}.config.stand_in($args):", f"    yield {item}", *leave]
     verb = "return" if site.outermost else "$result ="
     if site.kind == "generator":
-        return [f"{verb} (yield from {breaker}.stand_in($args))"]
+        return [f"{verb} (yield from {breaker}.config.stand_in($args))"]
     if site.kind == "coroutine":
         return [f"{verb} await {breaker}.answer($args)"]
-    return [f"{verb} {breaker}.stand_in($args)"]
+    return [f"{verb} {breaker}.config.stand_in($args)"]
 
 
 def _success_lines(site: Site, breaker: str, era: str) -> list[str]:

@@ -153,6 +153,7 @@ class ClosedEra:
     breaker: Owner
     lock: AbstractContextManager[Any]
     judge: Judge
+    known: dict[type[BaseException], bool]
     folded: int
     ok: int
     bad: int
@@ -163,6 +164,7 @@ class ClosedEra:
         self.shut = False
         self.lock = breaker.lock
         self.judge = breaker.config.judge
+        self.known = self.judge.known
         self.folded = 0
 
     def failed(self, now: float, /) -> bool:
@@ -194,7 +196,7 @@ class ClosedEra:
     def fail(self, error: BaseException, /) -> None:
         """Take note of an exception; open the circuit if it is one failure too many."""
         breaker = self.breaker
-        if not self.judge.known.get(error.__class__) and not self.judge.failed(error):
+        if not self.known.get(error.__class__) and not self.judge.failed(error):
             breaker.forgo(error)
             return
         with self.lock:
@@ -214,17 +216,35 @@ class ClosedEra:
 class StreakEra(Streak, ClosedEra):
     """Closed, judging failures in a row."""
 
-    __slots__ = ("breaker", "folded", "judge", "lock", "shut")
+    __slots__ = ("breaker", "folded", "judge", "known", "lock", "shut")
 
     def __init__(self, breaker: Owner) -> None:
         Streak.__init__(self, breaker.config.failure_threshold or 1)
         self._join(breaker)
 
+    def fail(self, error: BaseException, /) -> None:
+        """Do what ``ClosedEra.fail`` does, with ``Streak.failed`` written out: a frame is a tenth of a failing call."""
+        if not self.known.get(error.__class__) and not self.judge.failed(error):
+            self.breaker.forgo(error)
+            return
+        breaker = self.breaker
+        with self.lock:
+            if breaker.era is not self:
+                breaker.late_locked(failed=True)
+                return
+            self.bad += 1
+            self.dirty = True
+            self.streak = streak = self.streak + 1
+            if streak < self.limit:
+                return
+            breaker.trip_locked(self, "too_many_failures", error)
+        breaker.announce()
+
 
 class CountEra(CountRing, ClosedEra):
     """Closed, judging the share of failures among the last calls."""
 
-    __slots__ = ("breaker", "folded", "judge", "lock", "shut")
+    __slots__ = ("breaker", "folded", "judge", "known", "lock", "shut")
 
     def __init__(self, breaker: Owner) -> None:
         window: Any = breaker.config.window
@@ -235,7 +255,7 @@ class CountEra(CountRing, ClosedEra):
 class TimeEra(TimeRing, ClosedEra):
     """Closed, judging the share of failures in the last seconds."""
 
-    __slots__ = ("breaker", "clock", "folded", "judge", "lock", "shut")
+    __slots__ = ("breaker", "clock", "folded", "judge", "known", "lock", "shut")
     timed = True
 
     def __init__(self, breaker: Owner) -> None:

@@ -256,7 +256,7 @@ class Machine:
 
     def refuse(self) -> bool:
         """Tell listeners of a rejection; true if a fallback answers instead of an exception."""
-        if self.annex is not None and self.annex.listeners.get("rejected"):
+        if self.annex is not None and "rejected" in self.annex.listeners:
             event = self._event("rejected", self.era.state, "rejected", error=None)
             self._tell("rejected", event)
         return self.config.fallback is not None
