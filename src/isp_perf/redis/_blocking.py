@@ -47,7 +47,10 @@ class BlockingPool:
         return value
 
     def set(self, key: Key, value: bytes | str, *, ttl: float | timedelta | None = None, nx: bool = False) -> bool:
-        """Store ``value`` for ``ttl`` seconds (``None``: for ever) and return whether it was stored."""
+        """Store ``value`` under ``key`` for ``ttl`` seconds (``None``: for ever) and return whether it was stored.
+
+        With ``nx`` only if the key does not exist.
+        """
         command = _flow.set_arguments(key, value, ttl, nx=nx)
         if self._settings.target is None:
             return False
@@ -77,7 +80,7 @@ class BlockingPool:
     def set_many(
         self, mapping: Mapping[Any, bytes | str], *, ttl: float | timedelta | None = None, jitter: float = 0.0
     ) -> BulkResult:
-        """Store every item and report per key."""
+        """Store every item of ``mapping`` for ``ttl`` seconds, less up to the share ``jitter``, and report per key."""
         life = _flow.Life.of(ttl, jitter)
         if self._settings.target is None:
             return BulkResult(0, dict.fromkeys(mapping, NotSentError("SET: not sent, no server is configured")))
@@ -90,7 +93,10 @@ class BlockingPool:
         return self._write(_flow.delete_many(keys))
 
     def delete_pattern(self, glob: str | bytes, *, dry_run: bool = False, force: bool = False) -> int:
-        """Remove every key that matches the Redis glob and return their number; ``dry_run`` only counts."""
+        """Remove every key that matches the Redis glob and return their number; ``dry_run`` only counts.
+
+        ``force`` allows a pattern that matches every key.
+        """
         _flow.check_glob(glob, force=force)
         return self._write(_flow.delete_pattern(glob, dry_run=dry_run, force=force))
 

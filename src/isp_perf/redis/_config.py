@@ -271,7 +271,7 @@ def _parse_list(setting: str, text: str, default_port: int) -> Target:
         raise wrong("may only start with redis:// or rediss://")
     if len(path) > (_MOST_SENTINEL_PARTS if setting == "sentinel" else 0):
         raise wrong("has a path that means nothing here")
-    addresses = tuple(_address(item, default_port, wrong) for item in hosts.split(",") if item.strip())
+    addresses = tuple(_address(item, default_port, wrong) for item in filter(str.strip, hosts.split(",")))
     if not addresses:
         raise wrong("must name at least one host")
     service, db = [*path, "", ""][:2]

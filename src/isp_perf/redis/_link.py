@@ -15,6 +15,7 @@ import contextlib
 from asyncio import InvalidStateError
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any, Protocol, cast
 
 import hiredis
@@ -379,14 +380,14 @@ class Link(asyncio.Protocol):
             self._timer.cancel()
         since = {id(entry): at for at, entries in self._marks for entry in entries}
         now = self.loop.time()
-        written, unwritten = list(self.pending), [entry for _, entry in self._backlog] + self._out_entries
+        ended: list[tuple[Entry, bool]] = [(entry, True) for entry in self.pending]
+        ended += zip([entry for _, entry in self._backlog] + self._out_entries, repeat(False))
         for container in (self._backlog, self._out, self._out_entries, self._marks, self.pending):
             container.clear()
         self._close_transport()
-        for entries, sent in ((written, True), (unwritten, False)):
-            for entry in entries:
-                at = since.get(id(entry), now)
-                self._end(entry, LinkLostError(written=sent, since=at, timeout=timeout, cause=cause))
+        for entry, sent in ended:
+            at = since.get(id(entry), now)
+            self._end(entry, LinkLostError(written=sent, since=at, timeout=timeout, cause=cause))
         self._on_lost(self)
 
     def _end(self, entry: Entry, error: LinkLostError) -> None:

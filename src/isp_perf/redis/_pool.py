@@ -66,6 +66,9 @@ class RedisPool:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "RedisPool":
         """Return a pool for REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINELS; disabled if none is set.
 
+        Args:
+            environ: the environment to read; default ``os.environ``.
+
         Raises:
             ConfigurationError: more than one of them is set, or one is malformed.
         """
@@ -230,7 +233,7 @@ class RedisPool:
         return result
 
     async def mset(self, mapping: Mapping[Any, bytes | str], *, ttl: float | timedelta | None = None) -> BulkResult:
-        """Store every item; the same as ``set_many`` (not atomic, unlike the MSET command)."""
+        """Store every item of ``mapping`` for ``ttl`` seconds; as ``set_many`` (not atomic, unlike the MSET command)."""
         return await self.set_many(mapping, ttl=ttl)
 
     async def delete_many(self, keys: Iterable[Key]) -> int:

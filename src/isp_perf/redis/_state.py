@@ -130,10 +130,12 @@ class States:
         counts += [sockets(state.pool) for state in self._open_states()]
         if blocking is not None:
             counts += [sockets(blocking.connection_pool), blocking.combiner.sockets()]
-        down = [
-            name for state in self._open_states() for name, lane in state.by_name().items() if lane.down is not None
-        ]
-        return sum(opened for opened, _ in counts), sum(idle for _, idle in counts), down
+        opened, idle = map(sum, zip(*counts, strict=True))
+        return opened, idle, self._down()
+
+    def _down(self) -> list[str]:
+        lanes = [item for state in self._open_states() for item in state.by_name().items()]
+        return [name for name, lane in lanes if lane.down is not None]
 
     def _open_states(self) -> list[LoopState]:
         return [state for state in self._by_loop.values() if not state.loop.is_closed()]

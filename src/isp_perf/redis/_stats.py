@@ -12,28 +12,48 @@ BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(slots=True)
 class LaneStats:
-    """Counters of one lane since the pool was made. Counts are commands unless said otherwise."""
+    """Counters of one lane since the pool was made.
+
+    Args:
+        commands: commands sent.
+        batches: writes handed to the transport.
+        batch_sizes: writes by number of commands, in the buckets of ``BATCH_BOUNDS``.
+        bytes_out: bytes of commands.
+        bytes_in: bytes of replies.
+        connects: links made, the first one included.
+        failed_connects: attempts to connect that failed.
+        lost_links: links that ended unasked.
+        retries_unsent: repetitions of commands that were not written.
+        retries_read: repetitions of reads whose answer was lost.
+        retries_refused: repetitions of commands the server refused unexecuted (LOADING, READONLY ...).
+        cancelled_unsent: commands whose caller went away before they were written.
+        discarded_replies: answers whose caller was cancelled or timed out.
+        timeouts_queue: callers whose time was over before their command was written.
+        timeouts_server: callers whose answer did not come in time.
+        timeouts_client: the same, while our own event loop was late.
+        pushes: messages the server sent unasked.
+    """
 
     commands: int = 0
-    batches: int = 0  # writes handed to the transport
+    batches: int = 0
     batch_sizes: list[int] = field(default_factory=lambda: [0] * (len(BATCH_BOUNDS) + 1))
     bytes_out: int = 0
     bytes_in: int = 0
-    connects: int = 0  # links made, the first one included
+    connects: int = 0
     failed_connects: int = 0
     lost_links: int = 0
     retries_unsent: int = 0
-    retries_read: int = 0  # reads repeated after their answer was lost
-    retries_refused: int = 0  # commands the server refused unexecuted (LOADING, READONLY ...)
+    retries_read: int = 0
+    retries_refused: int = 0
     cancelled_unsent: int = 0
-    discarded_replies: int = 0  # answers whose caller was cancelled or timed out
+    discarded_replies: int = 0
     timeouts_queue: int = 0
     timeouts_server: int = 0
-    timeouts_client: int = 0  # our own event loop was late
+    timeouts_client: int = 0
     pushes: int = 0
 
     def count_batch(self, commands: int, size_bytes: int) -> None:
-        """Count one write."""
+        """Count one write of so many ``commands`` and ``size_bytes``."""
         self.commands += commands
         self.batches += 1
         self.bytes_out += size_bytes
