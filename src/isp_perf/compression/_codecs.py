@@ -7,7 +7,7 @@ flushed per chunk, so that what was fed can be decoded at once.
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any, Final, Protocol
 
@@ -21,7 +21,7 @@ _ZSTD_MAX_WINDOW = 23  # 8 MiB: what every decoder of the web must take (RFC 965
 _ZSTD_SMALL_WINDOW = 15
 _GZIP, _ZLIB = 16, 0  # added to the window bits: the gzip or the zlib wrapping
 _WINDOW = 15
-_SMALL_WINDOW, _SMALL_MEMORY, _SMALL_LEVEL = 13, 5, 4
+_SMALL_WINDOW, _SMALL_MEMORY, _SMALL_LEVEL = 12, 5, 4
 _MEMORY = 8
 _GZIP_HEADER = 10
 _COMMENT_FLAG = 0x10
@@ -255,6 +255,11 @@ def codec(coding: str) -> Codec | None:
     return None if module is None or coding != "zstd" else _Zstd(module)
 
 
+def _frame(encoder: Any, body: bytes) -> bytes:
+    frame: bytes = encoder.compress(body, encoder.FLUSH_FRAME)
+    return frame
+
+
 class DictionaryCodec:
     """zstd against a dictionary of raw content."""
 
@@ -264,14 +269,17 @@ class DictionaryCodec:
     def __init__(self, module: Any) -> None:
         self._module = module
 
-    def prepare(self, content: bytes) -> Any:
-        """Return the dictionary in the form that ``compress`` takes; it is digested at its first use, and once."""
-        return self._module.ZstdDict(content, is_raw=True)
+    def prepare(self, content: bytes, *, lasting: bool) -> Callable[[bytes], bytes]:
+        """Return a function that makes one zstd frame of a body with this dictionary.
 
-    def compress(self, body: bytes, prepared: Any) -> bytes:
-        """Return one zstd frame made with a prepared dictionary."""
-        frame: bytes = self._module.compress(body, self.LEVEL, zstd_dict=prepared.as_digested_dict)
-        return frame
+        The dictionary is digested once. One that is ``lasting`` keeps its encoder too (some 1 MB), which makes a small
+        body three times quicker; the encoder locks itself, so threads may share it.
+        """
+        digested = self._module.ZstdDict(content, is_raw=True).as_digested_dict
+        if lasting:
+            encoder = self._module.ZstdCompressor(level=self.LEVEL, zstd_dict=digested)
+            return partial(_frame, encoder)
+        return partial(self._module.compress, level=self.LEVEL, zstd_dict=digested)
 
     def train(self, samples: list[bytes], size: int) -> bytes | None:
         """Return a dictionary of at most ``size`` bytes, or ``None`` if the samples do not do."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 from isp_perf.compression._asgi import Scope, Send
 from isp_perf.compression._codecs import DictionaryCodec, dictionary_codec
@@ -107,12 +107,12 @@ class Dictionaries:
 class Prepared:
     """A dictionary that the codec has digested once."""
 
-    __slots__ = ("body", "digest", "prepared")
+    __slots__ = ("body", "digest", "encode")
 
-    def __init__(self, body: bytes, digest: bytes, prepared: Any) -> None:
+    def __init__(self, body: bytes, digest: bytes, encode: Callable[[bytes], bytes]) -> None:
         self.body = body
         self.digest = digest
-        self.prepared = prepared
+        self.encode = encode
 
 
 class DictionaryUse:
@@ -144,7 +144,7 @@ class _Trained:
     def __init__(self, dictionary: Dictionary, codec: DictionaryCodec) -> None:
         self.path = dictionary.path
         self.pattern = re.compile(translate(dictionary.match))
-        self.prepared = Prepared(dictionary.content, dictionary.digest, codec.prepare(dictionary.content))
+        self.prepared = Prepared(dictionary.content, dictionary.digest, codec.prepare(dictionary.content, lasting=True))
 
     def use(self, use: DictionaryUse, digest: bytes | None) -> None:
         """Use it if the client has it and no previous response serves better; else tell where it is."""
@@ -225,7 +225,7 @@ class Shelf:
 
     def encode(self, dictionary: Prepared, body: bytes) -> bytes:
         """Return ``body`` coded with ``dictionary``, in the format of RFC 9842 5."""
-        return _MAGIC + dictionary.digest + self._codec.compress(body, dictionary.prepared)
+        return _MAGIC + dictionary.digest + dictionary.encode(body)
 
     def keep(self, use: DictionaryUse, body: bytes, control: bytes) -> bytes | None:
         """Keep a response as a dictionary, and return the value of Use-As-Dictionary; ``None`` if it must not be."""
@@ -235,7 +235,7 @@ class Shelf:
         digest = self._by_body.get((owner, body))
         if digest is None:
             digest = sha256(body).digest()
-            self._by_digest[owner, digest] = Prepared(body, digest, self._codec.prepare(body))
+            self._by_digest[owner, digest] = Prepared(body, digest, self._codec.prepare(body, lasting=False))
             self._by_body[owner, body] = digest
             self._bytes += len(body)
             while self._bytes > self._config.max_bytes:
