@@ -28,9 +28,9 @@ class PageParser(PythonCodeBlockParser):
 
 def open_page(namespace: dict[str, Any]) -> None:
     """Make a page a program: it has a name, an empty default cache, and an event loop once it needs one."""
-    from isp_perf import cache_manager  # here, so that a run without pages does not load the cache
+    from isp_perf.cache import CachePolicy, cache_manager  # here, so that a run without pages does not load the cache
 
-    cache_manager.configure(redis=None)
+    cache_manager.configure(redis=None, namespace="isp", schema=1, max_entries=10_000, policy=CachePolicy())
     namespace["__name__"] = "__main__"
     namespace[_RUNNER] = asyncio.Runner()
 
