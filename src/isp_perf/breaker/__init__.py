@@ -1,5 +1,6 @@
 """Circuit breakers, and what stands beside them: timeout, retry, bulkhead, fallback, hedge, fused by ``pipeline``."""
 
+from isp_perf.breaker._adapters import retry_hook, wait_for_circuit
 from isp_perf.breaker._breaker import CircuitBreaker, Isolation
 from isp_perf.breaker._bulkhead import Bulkhead, bulkhead
 from isp_perf.breaker._config import (
@@ -66,5 +67,7 @@ __all__ = [
     "pipeline",
     "retry",
     "retry_after",
+    "retry_hook",
     "timeout",
+    "wait_for_circuit",
 ]
