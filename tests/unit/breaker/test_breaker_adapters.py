@@ -24,12 +24,8 @@ def test_wait_lets_tenacity_sleep_long_enough():
     wait = wait_for_circuit(lambda state: 1.0)
     cases = [(None, 1.0), (OSError(), 1.0), (CircuitOpenError("a", 5.0), 5.0), (BulkheadFullError("b"), 1.0)]
     for error, seconds in cases:
-        (None, 1.0),
-        (OSError(), 1.0),
-        (CircuitOpenError("a", 5.0), 5.0),
-        (BulkheadFullError("b"), 1.0),
-    ):
-        assert wait(SimpleNamespace(outcome=SimpleNamespace(exception=lambda error=error: error))) == seconds
+        outcome = SimpleNamespace(exception=lambda error=error: error)
+        assert wait(SimpleNamespace(outcome=outcome)) == seconds
     assert wait(SimpleNamespace(outcome=None)) == 1.0
 
 
