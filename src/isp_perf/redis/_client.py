@@ -276,6 +276,10 @@ class PipelinedRedis(Redis):
 
         return LinkPipeline(self, *args, **options)
 
+    def client(self) -> Redis:
+        """Return redis-py's own client over one dedicated connection, for commands that change its state."""
+        return cast("Redis", cast("Any", Redis)(connection_pool=self.connection_pool, single_connection_client=True))
+
     async def aclose(self, *_args: Any, **_options: Any) -> None:
         """Do nothing: connections belong to the pool, which closes them."""
 

@@ -375,13 +375,14 @@ class Link(asyncio.Protocol):
         """End the link: every entry learns whether its command was written. Safe to call twice."""
         if self.closed:
             return
+        if self.held is not None:
+            self.held()  # those whose keys were held back are told as well
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
         since = {id(entry): at for at, entries in self._marks for entry in entries}
         now = self.loop.time()
-        ended: list[tuple[Entry, bool]] = [(entry, True) for entry in self.pending]
-        ended += zip([entry for _, entry in self._backlog] + self._out_entries, repeat(False))
+        ended = self._entries()
         for container in (self._backlog, self._out, self._out_entries, self._marks, self.pending):
             container.clear()
         self._close_transport()
@@ -389,6 +390,11 @@ class Link(asyncio.Protocol):
             at = since.get(id(entry), now)
             self._end(entry, LinkLostError(written=sent, since=at, timeout=timeout, cause=cause))
         self._on_lost(self)
+
+    def _entries(self) -> list[tuple[Entry, bool]]:
+        """Return everything that waits, in order, and whether it was written."""
+        unwritten = [entry for _, entry in self._backlog] + self._out_entries
+        return [*zip(self.pending, repeat(True)), *zip(unwritten, repeat(False))]
 
     def _end(self, entry: Entry, error: LinkLostError) -> None:
         if not entry.done():

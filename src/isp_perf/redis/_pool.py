@@ -233,7 +233,7 @@ class RedisPool:
         return result
 
     async def mset(self, mapping: Mapping[Any, bytes | str], *, ttl: float | timedelta | None = None) -> BulkResult:
-        """Store every item of ``mapping`` for ``ttl`` seconds; as ``set_many`` (not atomic, unlike the MSET command)."""
+        """Store every item of ``mapping`` for ``ttl`` seconds, as ``set_many``; not atomic, unlike the MSET command."""
         return await self.set_many(mapping, ttl=ttl)
 
     async def delete_many(self, keys: Iterable[Key]) -> int:

@@ -1,4 +1,4 @@
-"""Run redis-py's asyncio suite twice, on its own client and on ours, and compare: ``python tests/foreign/redis_py/run.py``.
+"""Run redis-py's asyncio suite twice, on its own client and on ours, and compare: ``python run.py``.
 
 The suite comes from redis-py's source distribution on PyPI, in the version that is installed. Ours may fail where stock
 fails, and nowhere else; only tests that really sent something over a shared link count. It needs network access and is
@@ -35,8 +35,9 @@ def run(suite: Path, url: str, whose: str) -> dict:
     report = suite / f"{whose}.json"
     environ = os.environ | {"REDIS_PY_SUITE": whose, "REDIS_PY_REPORT": str(report), "PYTHONPATH": str(HERE)}
     tests = [f"tests/test_asyncio/test_{name}.py" for name in MODULES]
-    options = ["-q", "-p", "plugin", "-p", "no:randomly", "-p", "no:cacheprovider", "-x", "--maxfail=10000"]
-    command = [sys.executable, "-m", "pytest", *options, *tests, f"--redis-url={url}", "-k", "not test_connection_kill"]
+    options = ["-q", "-p", "plugin", "-p", "no:randomly", "-p", "no:cacheprovider", "--maxfail=10000"]
+    skipped = "not test_cluster_"  # they put a mock in the place of a private connection, which ours has not
+    command = [sys.executable, "-m", "pytest", *options, *tests, f"--redis-url={url}", "-k", skipped]
     subprocess.run(command, cwd=suite, env=environ, check=False, stdout=subprocess.DEVNULL)
     return json.loads(report.read_text())
 
@@ -45,25 +46,29 @@ def main() -> int:
     """Compare both runs and print the counts."""
     engine = start_redis()
     if engine.url is None:
-        print(f"no server: {engine.reason}")
+        say(f"no server: {engine.reason}")
         return 2
     with tempfile.TemporaryDirectory() as folder:
         suite = fetch(Path(folder))
         (suite / "redis").rename(suite / "redis_source")  # the installed package is the one under test
         outcomes = {whose: run(suite, engine.url, whose) for whose in ("stock", "ours")}
     engine.stop()
-    passed = {
-        whose: {name for name, got in tests.items() if got.get("outcome") == "passed"}
-        for whose, tests in outcomes.items()
-    }
-    linked = {name for name in passed["ours"] if outcomes["ours"][name].get("link")}
-    only_ours_fail = sorted(
-        name for name in passed["stock"] if outcomes["ours"].get(name, {}).get("outcome") == "failed"
-    )
-    print(f"stock passes {len(passed['stock'])}, ours passes {len(passed['ours'])}, over a link {len(linked)}")
-    for name in only_ours_fail:
-        print(f"fails on ours only: {name}")
-    return 1 if only_ours_fail else 0
+    stock, ours = (passed(outcomes[whose]) for whose in ("stock", "ours"))
+    linked = [name for name in ours if outcomes["ours"][name].get("link")]
+    say(f"stock passes {len(stock)}, ours passes {len(ours)}, over a link {len(linked)}")
+    for name in sorted(stock - ours):
+        say(f"passes on stock only: {name}")
+    return 1 if stock - ours else 0
+
+
+def passed(tests: dict) -> set[str]:
+    """Return the names of the tests that passed."""
+    return {name for name, got in tests.items() if got.get("outcome") == "passed"}
+
+
+def say(line: str) -> None:
+    """Print one line of the report."""
+    sys.stdout.write(line + "\n")
 
 
 if __name__ == "__main__":
