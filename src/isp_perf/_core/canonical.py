@@ -16,7 +16,7 @@ from math import isnan
 from typing import Any, Final, TypeGuard, cast
 from uuid import UUID
 
-__all__ = ["canonical", "digest", "moment_text", "number_text", "record_fields"]
+__all__ = ["canonical", "digest", "moment_text", "number_text", "plain_scalar", "record_fields"]
 
 # int() and str() of larger numbers cost quadratic time; 10**4000 is beyond any identifier.
 _LARGEST_EXPONENT: Final = 4000
@@ -37,6 +37,30 @@ def number_text(value: float | Decimal) -> str:
     if isinstance(value, float):
         return _float_text(value)
     return _decimal_text(value)
+
+
+def plain_scalar(value: object) -> object:
+    """Return the str, int, float, bytes or UUID that ``value`` equals, if there is one; otherwise ``value`` itself."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int | float | Decimal):
+        return _plain_number(value)
+    if isinstance(value, bytes):
+        return bytes(value)
+    return UUID(int=value.int) if isinstance(value, UUID) else value
+
+
+def _plain_number(value: float | Decimal) -> object:
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if value.is_infinite():
+        return float(value)
+    text = number_text(value)
+    if text.removeprefix("-").isdigit() or text.startswith("x"):
+        return int(value)
+    return value if not value.is_finite() or Decimal(float(value)) != value else float(value)
 
 
 def _float_text(value: float) -> str:

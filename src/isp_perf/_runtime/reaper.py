@@ -26,6 +26,7 @@ _SLICE_ITEMS: Final = 128
 _SLICE_SECONDS: Final = 0.002
 _FINEST: Final = 0.001
 _BUCKETS_PER_TTL: Final = 256
+_LONGEST_SLEEP: Final = 86_400.0  # a lock cannot be waited for as long as a ttl may be
 
 
 class _Bucket(list[Any]):
@@ -126,7 +127,7 @@ class Reaper:
     def _next(self) -> tuple[float, Calendar | None]:
         with self._lock:
             while not self._heap or self._heap[0][0] > monotonic():
-                self._wake.wait(max(0.0, self._heap[0][0] - monotonic()) if self._heap else None)
+                self._wake.wait(min(max(0.0, self._heap[0][0] - monotonic()), _LONGEST_SLEEP) if self._heap else None)
             moment, _, calendar = heapq.heappop(self._heap)
         return moment, calendar()
 

@@ -11,7 +11,7 @@ from math import isnan
 from typing import Any, Final, get_args, get_type_hints
 from uuid import UUID
 
-from isp_perf._core.canonical import canonical, digest
+from isp_perf._core.canonical import canonical, digest, plain_scalar
 from isp_perf._core.keys import HASH, Field, Template, field_text, field_value
 
 __all__ = ["KeyPlan", "Slot", "annotated_types"]
@@ -68,7 +68,7 @@ class KeyPlan:
         self._secret = secret
         self._index = {name: index for index, name in enumerate(self.names)}
         named = list(dict.fromkeys(template.fields))
-        self._hashed = frozenset() if HASH in self._index else _EVERYTHING.intersection(named)
+        self._hashed = frozenset[Field]() if HASH in self._index else _EVERYTHING.intersection(named)
         self.parts = self._all_values() if self._hashed else named
         self.apart = typed or bool(self._hashed)
         self.native = self._by_name(parameters, mixed=len(named) > 1)
@@ -101,6 +101,8 @@ class KeyPlan:
         """Return the slot of a call and whether it is by value."""
         if self.native:
             given = [self._value(part, values) for part in self.parts]
+            if not self.apart:
+                given = [value if value.__class__ in _SCALARS else plain_scalar(value) for value in given]
             if self._by_value(given):
                 return self._join(given), True
         return (self.key(values, token),), False
