@@ -3,7 +3,7 @@
 from isp_perf._core.query_findings import Finding, Statement
 from isp_perf.errors import NPlusOneError, QueryBudgetError
 from isp_perf.queries._count import QueryCount, count_queries, query_budget
-from isp_perf.queries._install import Installed, install
+from isp_perf.queries._install import BatchingWarning, Installed, install
 from isp_perf.queries._into import preload_into
 from isp_perf.queries._lint import PreloadWarning
 from isp_perf.queries._middleware import QueryBudgetMiddleware
@@ -12,6 +12,7 @@ from isp_perf.queries._stats import QueryStats
 from isp_perf.queries._watch import NPlusOneWarning
 
 __all__ = [
+    "BatchingWarning",
     "Finding",
     "Installed",
     "NPlusOneError",

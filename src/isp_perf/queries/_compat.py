@@ -3,28 +3,50 @@
 The rest of the package goes through the functions below, so that a new SQLAlchemy is judged by reading one file.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from inspect import signature
 from itertools import count
 from operator import attrgetter, methodcaller
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.inspection import inspect
-from sqlalchemy.orm import QueryableAttribute, selectinload
+from sqlalchemy.orm import QueryableAttribute, UserDefinedOption, context, selectinload, strategies
+from sqlalchemy.util import concurrency
 
 __all__ = [
     "CHUNKS",
+    "PEER_MARK",
     "SELECTIN_KEYS",
+    "LoaderContext",
     "Origin",
+    "PeerMark",
     "adapted",
+    "autoflush",
+    "can_batch",
     "criteria_of",
+    "flushes",
     "go_first",
     "handshake",
+    "has_pending",
+    "in_greenlet",
+    "is_flushing",
     "is_part",
     "lazy_loader",
+    "load_relationship",
     "narrowed_to",
+    "options_of",
     "origin_of",
     "owner_of",
+    "refresh_only",
+    "refreshing",
+    "result_of",
+    "spawned",
+    "target_keys",
+    "uses_identity",
+    "wait_for",
 ]
 
 SELECTIN_KEYS = "primary_keys"
@@ -85,43 +107,209 @@ def go_first(dialect: Any, name: str, hook: Any) -> None:
     listeners.appendleft(hook)
 
 
-def handshake(context: Any) -> bool:
+def handshake(running: Any) -> bool:
     """Whether the statement belongs to the first connect of an engine, where the dialect asks for versions."""
-    return not _autobegin(context.root_connection)
+    return not _autobegin(running.root_connection)
 
 
-def lazy_loader(context: Any) -> Any | None:
+def lazy_loader(running: Any) -> Any | None:
     """Return the state of the object whose attribute is being loaded; ``None`` for any other statement."""
-    options = context.execution_options.get(_LOAD_OPTIONS)
+    options = running.execution_options.get(_LOAD_OPTIONS)
     if options is None:
         return None
     return _loaded_from(options) or _refreshed(options)
 
 
-def origin_of(context: Any, state: Any) -> Origin:
+def origin_of(running: Any, state: Any) -> Origin:
     """Return what the statement that ``lazy_loader`` recognised is loading."""
-    statement = context.invoked_statement
-    options = context.execution_options[_LOAD_OPTIONS]
+    statement = running.invoked_statement
+    options = running.execution_options[_LOAD_OPTIONS]
     if _loaded_from(options) is not None:
         return Origin(state, tuple(_path(statement).path), frozenset())
     return Origin(state, (), frozenset(_only(statement) or ()))
 
 
-def is_part(context: Any) -> bool:
+def is_part(running: Any) -> bool:
     """Whether the statement is one part of a larger whole: a select-in load, a batch of rows, a chunk or page."""
-    options = context.execution_options
-    if "sa_top_level_orm_context" in options or "isp_part" in options or context.executemany:
+    options = running.execution_options
+    if "sa_top_level_orm_context" in options or "isp_part" in options or running.executemany:
         return True
-    if any(len(names) > 1 for names in _expanded(context).values()):
+    if any(len(names) > 1 for names in _expanded(running).values()):
         return True
-    return getattr(context.invoked_statement, "_offset_clause", None) is not None
+    return getattr(running.invoked_statement, "_offset_clause", None) is not None
 
 
-def owner_of(context: Any) -> int:
+def owner_of(running: Any) -> int:
     """Return a number that the statements of one transaction share, and no later connection gets again."""
-    root: Any = context.root_connection
+    root: Any = running.root_connection
     connection: dict[str, Any] = root.__dict__
     number: int | None = connection.get(_OWNER)
     if number is None:
         number = connection[_OWNER] = next(_numbers)
     return number
+
+
+# ---- loading one attribute for many objects -------------------------------------------------------------------------
+
+
+class PeerMark(UserDefinedOption):
+    """An option without meaning of its own: every object of one execution gets the same tuple of options with it in.
+
+    That tuple is made anew for each execution, and its identity is what makes objects peers.
+    """
+
+    __slots__ = ()
+    propagate_to_loaders = True
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def __reduce__(self) -> str:
+        """Pickle by name: objects carry the mark, and there is only one."""
+        return "PEER_MARK"
+
+
+PEER_MARK: Any = PeerMark()
+
+_LOADER_PARAMETERS = [
+    "self",
+    "context",
+    "path",
+    "states",
+    "load_only",
+    "effective_entity",
+    "loadopt",
+    "recursion_depth",
+    "execution_options",
+]
+_STATE = "_ORMCompileState"
+_SELECTIN = (("lazy", "selectin"),)
+_LAZY = (("lazy", "select"),)
+_MOST_KEYS = 5000
+_pending = attrgetter("_pending_mutations")
+_options_of = attrgetter("_with_options")
+_flushing = attrgetter("_flushing")
+_state_strategy = methodcaller("_get_strategy", _SELECTIN)
+_lazy_strategy = methodcaller("_get_strategy", _LAZY)
+
+
+def can_batch() -> bool:
+    """Whether this SQLAlchemy has the loader that batches are run by, in the shape they know."""
+    loader = getattr(strategies, "_SelectInLoader", None)
+    method = getattr(loader, "_load_for_path", None)
+    return hasattr(context, _STATE) and method is not None and list(signature(method).parameters) == _LOADER_PARAMETERS
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderContext:
+    """As much of a running query as the select-in loader asks for."""
+
+    session: Any
+    options: tuple[Any, ...]
+    populate_existing: bool = False
+
+    def __getattr__(self, name: str) -> Any:
+        """Answer for the one private method the loader calls."""
+        if name == "_loader_strategy_options":
+            return lambda: self.options
+        raise AttributeError(name)
+
+
+def load_relationship(execution: Any, relation: Any, states: list[Any]) -> None:
+    """Load ``relation`` for all ``states``, by SQLAlchemy's own select-in loader."""
+    strategy = _state_strategy(relation)
+    loader = LoaderContext(execution.session, tuple(_options_of(execution.statement)))
+    settings = SimpleNamespace(local_opts={"chunksize": _MOST_KEYS}, _extra_criteria=())
+    marked = [(state, False) for state in states]
+    path, entity = states[0].load_path, relation.entity
+    options = {"isp_part": True, "autoflush": False}
+    methodcaller("_load_for_path", loader, path, marked, None, entity, settings, None, options)(strategy)
+
+
+def uses_identity(relation: Any) -> bool:
+    """Whether ``relation`` finds its target by primary key, so that the identity map may already have it."""
+    return bool(_lazy_strategy(relation).use_get)
+
+
+def target_keys(relation: Any, state: Any) -> tuple[Any, ...] | None:
+    """Return the primary key of a to-one's target as far as it is loaded; ``None`` if it is not, or is NULL."""
+    columns = attrgetter("_equated_columns")(_lazy_strategy(relation))
+    mapper = state.manager.mapper
+    key: list[Any] = []
+    for column in relation.mapper.primary_key:
+        name = mapper.get_property_by_column(columns[column]).key
+        if state.dict.get(name) is None:
+            return None
+        key.append(state.dict[name])
+    return tuple(key)
+
+
+def has_pending(state: Any, key: str) -> bool:
+    """Whether objects were appended to, or removed from, a list that is not loaded."""
+    return key in _pending(state)
+
+
+def options_of(statement: Any) -> tuple[Any, ...]:
+    """Return the options a statement carries."""
+    return tuple(_options_of(statement))
+
+
+def is_flushing(session: Any) -> bool:
+    """Whether the session is writing right now."""
+    return bool(_flushing(session))
+
+
+def autoflush(session: Any) -> None:
+    """Flush, if the session flushes by itself."""
+    methodcaller("_autoflush")(session)
+
+
+def refreshing(execution: Any) -> tuple[Any, frozenset[str]] | None:
+    """Return state and attribute names of a load of expired or deferred columns; ``None`` for anything else."""
+    options = execution.load_options
+    state = _refreshed(options)
+    names = _only(execution.statement)
+    if state is None or not names or attrgetter("_is_user_refresh")(options):
+        return None
+    return state, frozenset(names)
+
+
+def refresh_only(statement: Any, names: frozenset[str] | set[str]) -> Any:
+    """Return a query that fills ``names`` of objects where they are missing, as SQLAlchemy refreshes one object."""
+    defaults: Any = attrgetter(_STATE)(context).default_compile_options
+    copy: Any = statement.options()
+    vars(copy)["_compile_options"] = defaults + {"_only_load_props": frozenset(names), "_for_refresh_state": True}
+    return copy
+
+
+def flushes(execution: Any) -> bool:
+    """Whether a load may flush first."""
+    wish = execution.execution_options.get("autoflush", True)
+    own = attrgetter("_execution_options")(execution.statement).get("autoflush", True)
+    return bool(wish and own and attrgetter("_autoflush")(execution.load_options))
+
+
+def _by_identity(*_: Any) -> list[Any]:
+    """Tell objects apart as the ORM does: by identity, whatever their __eq__ says."""
+    return [id]
+
+
+def result_of(objects: Any) -> Any:
+    """Return objects as the result of a statement."""
+    metadata = SimpleResultMetaData(["object"], _create_unique_filters=_by_identity)
+    return cast("Any", IteratorResult(metadata, ((item,) for item in objects)))
+
+
+def in_greenlet() -> bool:
+    """Whether this code runs in a greenlet of SQLAlchemy's asyncio layer."""
+    return concurrency.in_greenlet()
+
+
+def wait_for(awaitable: Awaitable[Any]) -> Any:
+    """Wait, within such a greenlet, for something of the event loop."""
+    return concurrency.await_(awaitable)
+
+
+async def spawned(work: Callable[[], None]) -> None:
+    """Run plain code in such a greenlet."""
+    await concurrency.greenlet_spawn(work)

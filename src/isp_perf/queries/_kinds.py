@@ -3,10 +3,10 @@
 from typing import Any, TypeAlias, TypeGuard
 
 from sqlalchemy import Column
-from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.orm import InstanceState, Mapper, RelationshipProperty
 from sqlalchemy.orm.util import AliasedInsp
 
-__all__ = ["Entity", "is_column", "is_entity", "is_state"]
+__all__ = ["Entity", "is_column", "is_entity", "is_relationship", "is_state"]
 
 Entity: TypeAlias = Mapper[Any] | AliasedInsp[Any]
 
@@ -24,3 +24,8 @@ def is_entity(thing: object) -> TypeGuard[Entity]:
 def is_state(thing: object) -> TypeGuard[InstanceState[Any]]:
     """Whether ``thing`` is the state of a mapped object."""
     return isinstance(thing, InstanceState)
+
+
+def is_relationship(thing: object) -> TypeGuard[RelationshipProperty[Any]]:
+    """Whether ``thing`` is a mapped relationship."""
+    return isinstance(thing, RelationshipProperty)

@@ -17,6 +17,8 @@ class QueryStats:
         repeated_read: reads repeated with the same parameters.
         write_loop: loops of one-row writes.
         over_budget: scopes that sent more statements than the budget.
+        batches: loads that were answered for several objects at once.
+        peers: objects they were answered for.
     """
 
     statements: int = 0
@@ -25,6 +27,8 @@ class QueryStats:
     repeated_read: int = 0
     write_loop: int = 0
     over_budget: int = 0
+    batches: int = 0
+    peers: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """Return the counters by name."""

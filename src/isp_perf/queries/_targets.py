@@ -1,13 +1,13 @@
-"""Finds the engine behind whatever `install` is given."""
+"""Finds the engine and the sessions behind whatever `install` is given."""
 
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from isp_perf.errors import ConfigurationError
 
-__all__ = ["engine_of"]
+__all__ = ["engine_of", "sessions_of"]
 
 
 def engine_of(target: Any) -> Engine:
@@ -37,3 +37,26 @@ def _bind(target: Any) -> Any:
     if hasattr(target, "sync_session"):
         return target.sync_session.bind
     return target.bind if isinstance(target, Session) else target
+
+
+def sessions_of(target: Any) -> tuple[Any, Engine | None]:
+    """Return what session events of ``target`` are listened for on, and the bind that sessions must have, if any.
+
+    An async factory makes plain sessions of a class it shares with everybody; it gets a class of its own first.
+    """
+    target = getattr(target, "session_factory", target)
+    if isinstance(target, (sessionmaker, Session)):
+        return cast("Any", target), None
+    if hasattr(target, "kw"):
+        return _own_class(target), None
+    if hasattr(target, "sync_session"):
+        return target.sync_session, None
+    return Session, engine_of(target)
+
+
+def _own_class(factory: Any) -> type[Session]:
+    shared = factory.kw.get("sync_session_class", factory.class_.sync_session_class)
+    if not shared.__dict__.get("isp_perf_own"):
+        shared = type(shared.__name__, (shared,), {"isp_perf_own": True})
+        factory.configure(sync_session_class=shared)
+    return cast("type[Session]", shared)

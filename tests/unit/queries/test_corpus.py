@@ -478,7 +478,7 @@ def evaluated(fix, models):
 @pytest.fixture
 def watched(engine):
     """The engine, watched."""
-    installed = install(engine)
+    installed = install(engine, batching="off")
     yield engine
     installed.remove()
 
@@ -530,7 +530,7 @@ def test_innocent_code_is_left_alone(name, watched, models):
 async def test_the_same_under_asyncio(models, tmp_path):
     """An awaited lazy load is found at the user's line, through SQLAlchemy's greenlet."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/corpus.db")
-    installed = install(engine)
+    installed = install(engine, batching="off")
     async with engine.begin() as connection:
         await connection.run_sync(models.Base.metadata.create_all)
         await connection.execute(insert(models.Cliente), [{"id": k, "nome": "c"} for k in range(1, 5)])

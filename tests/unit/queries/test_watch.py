@@ -19,7 +19,7 @@ from isp_perf.queries import NPlusOneWarning, count_queries, install, query_budg
 
 @pytest.fixture
 def installed(engine):
-    handle = install(engine)
+    handle = install(engine, batching="off")
     yield handle
     handle.remove()
 
@@ -219,7 +219,7 @@ def test_wrong_settings_are_refused(engine, target, settings, message):
 
 def test_warn_says_it_once_per_line(engine, models, caplog):
     """`detect="warn"` issues one warning at the user's line and one log line, however often it happens."""
-    handle = install(engine, detect="warn")
+    handle = install(engine, batching="off", detect="warn")
     with (
         warnings.catch_warnings(record=True) as caught,
         caplog.at_level(logging.INFO, "isp_perf.queries"),
@@ -239,7 +239,7 @@ def test_warn_says_it_once_per_line(engine, models, caplog):
 
 def test_raise_stops_before_the_third_statement(engine, models):
     """`detect="raise"` raises with the finding in place of the third statement; the transaction stays usable."""
-    handle = install(engine, detect="raise")
+    handle = install(engine, batching="off", detect="raise")
     with Session(engine) as session, count_queries() as queries:
         with pytest.raises(NPlusOneError, match=r"test_watch\.py:\d+: 3 x Conversa\.mensagens") as caught:
             loop(session, models)
@@ -251,7 +251,7 @@ def test_raise_stops_before_the_third_statement(engine, models):
 
 def test_a_repeated_read_is_no_error(engine, session, caplog):
     """The same question again is kept as a finding and logged, never raised or warned about."""
-    handle = install(engine, detect="raise")
+    handle = install(engine, batching="off", detect="raise")
     with caplog.at_level(logging.INFO, "isp_perf.queries"):
         for _ in range(4):
             session.execute(text("SELECT 1"))
@@ -262,7 +262,7 @@ def test_a_repeated_read_is_no_error(engine, session, caplog):
 
 def test_values_never_show(engine, session, caplog):
     """Parameters are in no finding, statement, message or log line."""
-    handle = install(engine, detect="warn", budget=1)
+    handle = install(engine, batching="off", detect="warn", budget=1)
     with caplog.at_level(logging.INFO, "isp_perf.queries"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with contextlib.suppress(QueryBudgetError), query_budget(1) as queries:

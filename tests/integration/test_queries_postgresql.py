@@ -1,0 +1,164 @@
+"""Preloading, batching and watching on PostgreSQL, with asyncpg and, where it is installed, psycopg."""
+
+import asyncio
+import importlib.util
+
+import pytest
+from sqlalchemy import ForeignKey, Index, create_engine, insert, select, text
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
+
+from isp_perf.queries import count_queries, install, preload, preload_into
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Cliente(Base):
+    __tablename__ = "clientes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    nome: Mapped[str]
+
+
+class Conversa(Base):
+    __tablename__ = "conversas"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    cliente_id: Mapped[int] = mapped_column(ForeignKey("clientes.id"))
+    resumo: Mapped[str] = mapped_column(deferred=True)
+    cliente: Mapped[Cliente] = relationship()
+    mensagens: Mapped[list["Mensagem"]] = relationship(order_by="Mensagem.id")
+    notadas: Mapped[list["Mensagem"]] = relationship(
+        viewonly=True, order_by="[Mensagem.nota.desc().nulls_last(), Mensagem.id]"
+    )
+
+
+class Mensagem(Base):
+    __tablename__ = "mensagens"
+    __table_args__ = (Index("ix_c", "conversa_id", "id"), Index("ix_n", "conversa_id", "nota", "id"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    nota: Mapped[int | None]
+    conversa_id: Mapped[int] = mapped_column(ForeignKey("conversas.id"))
+
+
+async def fill(engine):
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        await connection.execute(insert(Cliente), [{"id": k, "nome": f"c{k}"} for k in range(1, 31)])
+        await connection.execute(insert(Conversa), [{"id": k, "cliente_id": k, "resumo": "r"} for k in range(1, 31)])
+        notes = [3, None, 1, 3, 2, None]
+        await connection.execute(
+            insert(Mensagem),
+            [{"conversa_id": c, "nota": note} for c in range(1, 31) if c % 3 for note in notes],
+        )
+
+
+@pytest.fixture
+async def factory(postgres_url):
+    """A factory of batching async sessions on asyncpg."""
+    engine = create_async_engine(postgres_url)
+    await fill(engine)
+    factory = async_sessionmaker(engine)
+    handle = install(factory)
+    yield factory
+    handle.remove()
+    await engine.dispose()
+
+
+def by_note(message):
+    return (message.nota is None, -(message.nota or 0), message.id)
+
+
+async def test_preload_and_limits(factory):
+    """Plans take their statements, and a limit by LATERAL keeps the rows of load, sort and slice."""
+    with count_queries() as queries:
+        async with factory() as session:
+            for limit in (2, -2):
+                plan = preload(Conversa, "cliente", "mensagens", "notadas", limit={"notadas": limit})
+                found = (await session.scalars(select(Conversa).options(*plan))).all()
+                for conversa in found:
+                    ordered = sorted(conversa.mensagens, key=by_note)
+                    assert conversa.notadas == (ordered[:limit] if limit > 0 else ordered[limit:])
+                    assert conversa.cliente.nome == f"c{conversa.id}"
+                session.expunge_all()
+    assert queries.count == 6
+
+
+async def test_preload_into(factory):
+    """Objects already loaded get their relationships in one statement each and one for their keys."""
+    async with factory() as session:
+        found = (await session.scalars(select(Conversa))).all()
+        with count_queries() as queries:
+            await preload_into(session, found, "cliente", "mensagens")
+        assert {len(c.mensagens) for c in found} == {0, 6}
+    assert queries.count == 2
+
+
+@pytest.mark.parametrize("name", ["mensagens", "cliente", "resumo"])
+async def test_gather_is_one_statement(factory, name):
+    """One attribute of all objects at the same time is one statement on the one connection."""
+    async with factory() as session:
+        found = (await session.scalars(select(Conversa))).all()
+        with count_queries() as queries:
+            await asyncio.gather(*(session.run_sync(lambda _, c=c: getattr(c, name)) for c in found))
+    assert queries.count == 1
+
+
+async def test_several_attributes_and_expired_rows(factory):
+    """Different attributes queue up, and rows expired by commit come back in one statement."""
+    async with factory() as session:
+        found = (await session.scalars(select(Conversa))).all()
+        await session.commit()
+        with count_queries() as queries:
+            for names in (("cliente_id",), ("mensagens", "cliente", "resumo")):
+                work = [session.run_sync(lambda _, c=c, n=n: getattr(c, n)) for c in found for n in names]
+                await asyncio.gather(*work)
+    assert queries.count == 4
+
+
+async def test_a_cancelled_caller_harms_nobody(factory):
+    """The first caller leaves; the others get their lists and the transaction goes on."""
+    async with factory() as session:
+        found = (await session.scalars(select(Conversa))).all()
+        tasks = [asyncio.ensure_future(session.run_sync(lambda _, c=c: c.mensagens)) for c in found]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(results[0], asyncio.CancelledError)
+        assert {len(result) for result in results[1:]} == {0, 6}
+        assert await session.scalar(select(Cliente.nome).where(Cliente.id == 1)) == "c1"
+
+
+async def test_a_failing_batch_reaches_everybody(factory):
+    """A statement the server refuses raises for all callers and loads nothing."""
+    async with factory() as session:
+        found = (await session.scalars(select(Conversa))).all()
+        await session.execute(text("ALTER TABLE mensagens RENAME TO gone"))
+        work = [session.run_sync(lambda _, c=c: c.mensagens) for c in found]
+        results = await asyncio.gather(*work, return_exceptions=True)
+        assert {type(result).__name__ for result in results} == {"ProgrammingError"}
+        assert all("mensagens" not in vars(c) for c in found)
+        await session.rollback()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psycopg") is None, reason="psycopg is not installed")
+async def test_the_same_with_psycopg(factory, postgres_url):
+    """The blocking driver gives the same rows in the same number of statements."""
+
+    def work():
+        engine = create_engine(postgres_url.replace("+asyncpg", "+psycopg"))
+        handle = install(engine)
+        with sessionmaker(engine)() as session, count_queries() as queries:
+            plan = preload(Conversa, "notadas", limit=2)
+            for conversa in session.scalars(select(Conversa).options(*plan)):
+                assert conversa.notadas == sorted(conversa.mensagens, key=by_note)[:2]
+        assert queries.count == 3
+        with count_queries() as loop, sessionmaker(engine)() as session:
+            for number in range(1, 6):
+                session.get(Conversa, number)
+        assert [finding.kind for finding in loop.findings] == ["n_plus_one"]
+        handle.remove()
+        engine.dispose()
+
+    await asyncio.to_thread(work)
