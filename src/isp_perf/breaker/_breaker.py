@@ -362,7 +362,7 @@ class CircuitBreaker(Machine):
             _refuse_timeout(config.timeout)
         with self.lock:
             self.config = config
-            self.special = config.fallback is not None or self.hears("rejected")
+            self.tune()
             self.swap_locked(self.rebuilt_locked(), "reconfigured")
         self.announce()
 

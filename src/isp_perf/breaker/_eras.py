@@ -82,6 +82,7 @@ class Owner(Protocol):
     config: CircuitConfig
     clock: Clock
     special: bool
+    hushed: bool
     ok: int
     failed: int
     rejected: int
@@ -340,7 +341,7 @@ class OpenEra:
         left = self.until - self.clock()
         if left > 0.0:
             breaker.rejected += 1
-            if breaker.special and breaker.refuse():
+            if breaker.special and (breaker.hushed or breaker.refuse()):
                 return None
             raise _new_open(CircuitOpenError, breaker.name, left, self.cause)
         return self._next().admit()
@@ -351,7 +352,7 @@ class OpenEra:
         left = self.until - self.clock()
         if left > 0.0:
             breaker.rejected += 1
-            if breaker.special and breaker.refuse():
+            if breaker.special and (breaker.hushed or breaker.refuse()):
                 return None
             raise _new_open(CircuitOpenError, breaker.name, left, self.cause)
         return self._next().aadmit()

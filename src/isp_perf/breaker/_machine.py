@@ -99,8 +99,8 @@ class Counts:
         successes: calls that succeeded.
         failures: calls that failed.
         rejected: calls that were not made.
-        neutral: calls whose outcome counts as nothing.
-        cancelled: calls that were cancelled; those after the slow duration are failures, too.
+        neutral: calls whose outcome counts as nothing, cancelled ones included.
+        cancelled: calls that were cancelled: neutral, or failures if it was after the slow duration.
         late: outcomes of calls that an earlier era had admitted; they are in the totals and changed no state.
         slow: calls that took at least the slow duration.
         would_open: times that ``metrics_only`` did not open.
@@ -174,6 +174,7 @@ class Machine:
         "config",
         "era",
         "failed",
+        "hushed",
         "late",
         "lock",
         "name",
@@ -196,7 +197,7 @@ class Machine:
         self.beside: Machine | None = None
         self.ok = self.failed = self.rejected = self.neutral = self.cancelled = 0
         self.late = self.slow = self.would_open = self.round = 0
-        self.special = config.fallback is not None
+        self.tune()
         self.plain_functions = False
         self.era: Any = self._closed_era("closed")
 
@@ -375,6 +376,12 @@ class Machine:
         """Return the last transitions, the oldest first."""
         return () if self.annex is None else tuple(self.annex.history)
 
+    def tune(self) -> None:
+        """Note whether a rejection is more than an exception, and whether nobody but the fallback has to know."""
+        heard = self.hears("rejected")
+        self.special = heard or self.config.fallback is not None
+        self.hushed = not heard
+
     def past(self) -> dict[str, Any]:
         """Return the last transitions, and how many of each kind there were, for JSON."""
         tally = {} if self.annex is None else self.annex.tally.copy()
@@ -397,7 +404,7 @@ class Machine:
             )
         functions = self._annexed().listeners.setdefault(event, [])
         functions.append(function)
-        self.special = self.special or event == "rejected"
+        self.tune()
 
         def end() -> None:
             with suppress(ValueError):
