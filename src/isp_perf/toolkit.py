@@ -66,6 +66,9 @@ class Toolkit:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Return a toolkit for the environment; see ``Settings.from_env``.
 
+        Args:
+            environ: the environment; default ``os.environ`` and a ``.env`` file.
+
         Raises:
             SettingsError: one or more variables are wrong; all of them are named.
         """

@@ -4,7 +4,7 @@ import sys
 import types
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isp_perf.errors import ConfigurationError
@@ -96,6 +96,7 @@ def test_wrong_secrets_do_not_reach_the_message():
     assert "s3cret" not in repr(caught.value)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(VARIABLES), st.text(max_size=20)))
 def test_reading_never_raises_anything_else(environ):
     """Whatever the variables hold, the answer is settings or a SettingsError."""

@@ -22,9 +22,7 @@ from isp_perf.metrics._registry import MetricRegistry, registry
 from isp_perf.metrics._timed import Timer, timed
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
-    from isp_perf.metrics.prometheus import Collector
+    from isp_perf.metrics.prometheus import Collector, Target
 
 __all__ = [
     "CACHE_HIT_RATE",
@@ -58,7 +56,7 @@ registry.derive(_from_compression.derive, _from_compression.DERIVED)
 HttpMetrics(registry)  # its families stand in every scrape, also before the first request
 
 
-def collector(target: "CollectorRegistry | None" = None, *, source: MetricRegistry = registry) -> "Collector":
+def collector(target: "Target | None" = None, *, source: MetricRegistry = registry) -> "Collector":
     """Return everything as a normal prometheus-client ``Collector``.
 
     Args:

@@ -3,9 +3,10 @@
 import asyncio
 import gzip
 import threading
+from collections.abc import Iterable
 from hashlib import blake2b
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from isp_perf.metrics._asgi import Receive, Scope, Send, accepts_gzip, header, lifespan, reply
@@ -13,13 +14,18 @@ from isp_perf.metrics._registry import MetricRegistry, registry
 from isp_perf.metrics._registry import Scope as Reach
 from isp_perf.metrics._render import Format, Renderer, negotiate
 
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
 __all__ = ["MetricsApp", "app"]
 
 _GZIP_FROM_BYTES = 1024
 _METHODS = {"GET", "HEAD"}
+
+
+class ForeignRegistry(Protocol):
+    """A prometheus-client registry, as far as it is read."""
+
+    def collect(self) -> Iterable[Any]:
+        """Return its metrics."""
+        ...
 
 
 class MetricsApp:
@@ -34,7 +40,7 @@ class MetricsApp:
         append: a prometheus-client registry whose metrics follow ours, such as ``prometheus_client.REGISTRY``.
     """
 
-    def __init__(self, source: MetricRegistry = registry, *, append: "CollectorRegistry | None" = None) -> None:
+    def __init__(self, source: MetricRegistry = registry, *, append: ForeignRegistry | None = None) -> None:
         self._source = source
         self._append = append
         self._renderer = Renderer()
@@ -60,7 +66,13 @@ class MetricsApp:
         await self._send(scope, send, chosen=chosen, body=body)
 
     def body(self, chosen: Format, reach: Reach = "all", *, names: frozenset[str] = frozenset()) -> bytes:
-        """Return a scrape; blocks up to 50 ms for sibling workers, so not for an event loop."""
+        """Return a scrape; blocks up to 50 ms for sibling workers, so not for an event loop.
+
+        Args:
+            chosen: the format.
+            reach: ``"all"`` workers or this ``"worker"`` alone.
+            names: if not empty, only these families or samples.
+        """
         snapshot = self._source.collect(reach)
         with self._lock:
             began = perf_counter_ns()
@@ -93,6 +105,11 @@ class MetricsApp:
         await reply(send, 200, headers, body=body, head=head)
 
 
-def app(source: MetricRegistry = registry, *, append: "CollectorRegistry | None" = None) -> MetricsApp:
-    """Return the ASGI application that answers with the metrics; see ``MetricsApp``."""
+def app(source: MetricRegistry = registry, *, append: ForeignRegistry | None = None) -> MetricsApp:
+    """Return the ASGI application that answers with the metrics.
+
+    Args:
+        source: the registry to show.
+        append: a prometheus-client registry whose metrics follow ours; see ``MetricsApp``.
+    """
     return MetricsApp(source, append=append)

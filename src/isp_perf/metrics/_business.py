@@ -16,14 +16,19 @@ CONVERSATION_DURATION = registry.histogram(
     "How long a conversation with a customer was open.",
     buckets=(_MINUTE / 2, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE, _HOUR, 4 * _HOUR, 12 * _HOUR, 24 * _HOUR),
 )
+"""Histogram of seconds a conversation was open; ``observe`` it when a conversation ends."""
+
 MESSAGE_PROCESSING_TIME = registry.histogram(
     "message_processing_seconds", "How long one message took from receipt to done."
 )
+"""Histogram of seconds a message took."""
+
 CACHE_HIT_RATE = registry.gauge(
     "cache_hit_rate",
     "Share of cache reads that were hits (0-1); of all caches unless the application sets it.",
     merge="mean",
 )
+"""Gauge, 0 to 1: hits over reads of all caches, unless the application sets it."""
 CACHE_HIT_RATE.set(math.nan)
 
 _GETS = "isp_cache_gets_total"

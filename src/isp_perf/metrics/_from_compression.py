@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPRESSION", "DERIVED", "derive"]
 
 _RESPONSES = Spec("isp_compression_responses_total", "counter", "Responses sent in a coding.", ("encoding",))
-_SAVED = Spec("isp_compression_saved_bytes", "gauge", "Bytes that did not have to be sent.", ("encoding",))
+_SAVED = Spec("isp_compression_saved_bytes_total", "counter", "Bytes that did not have to be sent.", ("encoding",))
 _IN = Spec("isp_compression_in_bytes_total", "counter", "Bytes of bodies before coding.")
 _OUT = Spec("isp_compression_out_bytes_total", "counter", "Bytes sent for them.")
 _SECONDS = Spec("isp_compression_seconds_total", "counter", "Time spent in codecs.")
@@ -30,7 +30,7 @@ DERIVED = (_RATIO,)
 def _read(stats: "CompressionStats", readings: Readings) -> None:
     for coding, count in list(stats.encoded.items()):
         readings.add(_RESPONSES, count, coding)
-        readings.add(_SAVED, stats.saved.get(coding, 0), coding)
+        readings.add(_SAVED, max(0, stats.saved.get(coding, 0)), coding)  # a forced coding can grow a body
     for reason, count in list(stats.skipped.items()):
         if count:
             readings.add(_SKIPPED, count, reason)

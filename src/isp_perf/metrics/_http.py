@@ -111,7 +111,6 @@ class MetricsMiddleware:
         status = sent = end = 0
         method: str = scope["method"]
         reading = None if method in _BODILESS else _Received(receive)
-        failure: BaseException | None = None
 
         def on_send(message: Message) -> Awaitable[None]:
             # Not a coroutine of its own: the server's is handed on, which saves one frame per message.
@@ -129,12 +128,12 @@ class MetricsMiddleware:
         try:
             await self.app(scope, reading or receive, on_send)
         except BaseException as error:
-            failure = error
+            end, status = self._unusual(scope, status, end=end, failure=error)
             raise
         finally:
             self._in_flight.value -= 1
-            if failure is not None or not end:
-                end, status = self._unusual(scope, status, end=end, failure=failure)
+            if not end:
+                end, status = self._unusual(scope, status, end=end, failure=None)
             template = route_template(scope)
             cells = self._cells.get((method, template, status)) or self._find(method, template, status)
             requests, timer, received_bytes, sent_bytes = cells

@@ -98,6 +98,9 @@ class Histogram:
 
     Values are kept as whole units (nanoseconds where the unit is seconds), so that sums over workers are exact.
     Without bounds of the user's own the cells are log-linear and a quantile is at most 6.25 % off.
+
+    Args:
+        spec: bounds and unit of the family.
     """
 
     __slots__ = ("_bounds", "_exemplars", "_scale", "cells", "total")

@@ -117,18 +117,16 @@ def escape_name(name: str, scheme: str, *, label: bool = False) -> str:
         return f'"{name.translate(_VALUE_ESCAPES)}"'
     replace = _SCHEMES_BY_RUNE[scheme]
     start = "U__" if scheme == VALUES else ""
-    runes = (
-        rune if _keeps(rune, index, label=label) and not (rune == "_" and scheme != UNDERSCORES) else replace(rune)
-        for index, rune in enumerate(name)
+    return start + "".join(
+        [rune if _keeps(rune, index, label=label) else replace(rune) for index, rune in enumerate(name)]
     )
-    return start + "".join(runes)
 
 
 def _keeps(rune: str, index: int, *, label: bool) -> bool:
-    """Return whether a rune of the classic alphabet stays as it is at this index."""
+    """Return whether a rune of the classic alphabet, which the underscore separates, stays as it is here."""
     if rune == ":":
         return not label
-    return rune.isascii() and (rune.isalpha() or rune == "_" or (rune.isdigit() and index > 0))
+    return rune.isascii() and (rune.isalpha() or (rune.isdigit() and index > 0))
 
 
 def escape_help(text: str, *, quotes: bool) -> str:

@@ -350,3 +350,4 @@ def _bounds(buckets: Sequence[float], scale: int) -> tuple[int, ...]:
 
 
 registry = MetricRegistry(shared=True)
+"""The default registry, with totals over all workers."""

@@ -17,11 +17,13 @@ from isp_perf.metrics._snapshot import Column, Exemplar, Key, Snapshot, Spec
 
 __all__ = ["Format", "Renderer", "edges", "negotiate", "number"]
 
+_ANY_TEXT: Final = frozenset({"text/plain", "text/*", "*/*"})
 _UNITS: Final = ("seconds", "bytes", "ratio")
 # Exponents of the first and last octave edge shown of the log-linear layout.
 _SECONDS_OCTAVES: Final = (10, 36)  # 1 us to 69 s
 _WHOLE_OCTAVES: Final = (0, 30)  # 0 to 1 GiB
 _NONE: Final[Mapping[int, Exemplar]] = {}
+_NO_SERIES: Final[Mapping[Key, Mapping[int, Exemplar]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +64,14 @@ def negotiate(accept: str) -> Format:
 
 
 def _offered(media: str, options: Mapping[str, str]) -> Format | None:
-    version = options.get("version", "")
-    escaping = options.get("escaping", UNDERSCORES)
-    escaping = escaping if escaping in SCHEMES else UNDERSCORES
-    if media == "application/openmetrics-text" and (version in {"", "0.0.1"} or version.startswith("1.")):
-        return Format(openmetrics=True, version="1.0.0", escaping=escaping)
-    if media == "text/plain" and version.startswith("1."):
+    version = options.get("version", "").partition(".")[0]
+    asked = options.get("escaping", UNDERSCORES)
+    escaping = asked if asked in SCHEMES else UNDERSCORES
+    if media == "application/openmetrics-text":
+        return Format(openmetrics=True, version="1.0.0", escaping=escaping) if version in {"", "0", "1"} else None
+    if media == "text/plain" and version == "1":
         return Format(version="1.0.0", escaping=escaping)
-    if media in {"text/plain", "text/*", "*/*"} and version in {"", "0.0.4"}:
-        return Format()
-    return None
+    return Format() if media in _ANY_TEXT and version in {"", "0"} else None
 
 
 def _quality(text: str) -> float:
@@ -129,15 +129,12 @@ class Renderer:
         spec = column.spec
         pieces.append(_header(spec, chosen))
         texts = self._kept(column, chosen)
-        rows = zip(texts, column.values, strict=True)
-        if spec.kind == "counter":
-            pieces.extend([f"{text}{value if type(value) is int else number(value)}\n" for text, value in rows])
-        elif spec.kind == "gauge":
-            pieces.extend([f"{text}{number(value)}\n" for text, value in rows if not math.isnan(value)])
+        if spec.kind == "histogram":
+            shown = exemplars if chosen.openmetrics else _NO_SERIES
+            for key, prefixes, value in zip(column.keys, texts, column.values, strict=True):
+                pieces.extend(_histogram(spec, prefixes, value, exemplars=shown.get(key, _NONE)))
         else:
-            for key, (prefixes, value) in zip(column.keys, rows, strict=True):
-                shown = exemplars.get(key, _NONE) if chosen.openmetrics else _NONE
-                pieces.extend(_histogram(spec, prefixes, value, exemplars=shown))
+            pieces.extend(_plain(column, texts))
 
     def _kept(self, column: Column, chosen: Format) -> list[Any]:
         """Return the text before the value (histograms: one per line) of each series."""
@@ -149,6 +146,14 @@ class Renderer:
         texts = [write(column.spec, key, chosen.escaping) for key in column.keys]
         self._texts[place] = (column.keys, texts)
         return texts
+
+
+def _plain(column: Column, texts: list[str]) -> list[str]:
+    """Return the lines of a counter or gauge; a gauge of NaN has none."""
+    rows = zip(texts, column.values, strict=True)
+    if column.spec.kind == "counter":
+        return [f"{text}{value if type(value) is int else number(value)}\n" for text, value in rows]
+    return [f"{text}{number(value)}\n" for text, value in rows if not math.isnan(value)]
 
 
 def _asked_for(spec: Spec, names: frozenset[str]) -> bool:

@@ -222,9 +222,10 @@ def _shape(spec: Spec) -> tuple[object, ...]:
 
 def _merge_columns(columns: list[Column]) -> Column:
     spec = columns[-1].spec
-    alike = [column for column in columns if column.keys and _shape(column.spec) == _shape(spec)]
-    if len(alike) <= 1:
-        return alike[0] if alike else columns[-1]
+    shape = _shape(spec)
+    alike = [column for column in columns if column.keys and _shape(column.spec) == shape]
+    if not alike:
+        return columns[-1]
     first = alike[0].keys
     if all(column.keys == first for column in alike):
         return Column(spec, first, _rows(spec, [column.values for column in alike]))

@@ -3,11 +3,12 @@
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector as Readable
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from isp_perf._core.histogram import cumulative
@@ -16,6 +17,14 @@ from isp_perf.metrics._render import edges, number
 from isp_perf.metrics._snapshot import Column, Exemplar, Key, Snapshot
 
 __all__ = ["Collector", "collector", "exposition"]
+
+
+class Target(Protocol):
+    """Where a collector can be registered: prometheus-client's ``CollectorRegistry``."""
+
+    def register(self, collector: "Collector", /) -> None:
+        """Take in a collector."""
+        ...
 
 
 class Collector:
@@ -43,7 +52,7 @@ class Collector:
         return [_metric(Column(column.spec, [], []), Snapshot({})) for column in columns]
 
 
-def collector(source: MetricRegistry, target: CollectorRegistry | None = None) -> Collector:
+def collector(source: MetricRegistry, target: Target | None = None) -> Collector:
     """Return a collector for ``source``, registered with ``target`` if one is given."""
     made = Collector(source)
     if target is not None:
@@ -51,7 +60,7 @@ def collector(source: MetricRegistry, target: CollectorRegistry | None = None) -
     return made
 
 
-def exposition(target: CollectorRegistry, *, openmetrics: bool) -> bytes:
+def exposition(target: Readable, *, openmetrics: bool) -> bytes:
     """Return what another registry has to say, to be put before the end of an answer of ours.
 
     Args:

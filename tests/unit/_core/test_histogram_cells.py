@@ -1,7 +1,7 @@
 """Log-linear cells: contiguous, narrow, clamped; quantiles and merging by the book."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isp_perf._core.histogram import (
@@ -37,6 +37,7 @@ def test_values_outside_count_as_the_nearer_end(value, cell):
     assert cell_of(value) == cell
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_the_middle_of_a_cell_is_at_most_a_sixteenth_off(value):
     """The middle of the cell is within 6.25 % of any value in it."""
@@ -46,6 +47,7 @@ def test_the_middle_of_a_cell_is_at_most_a_sixteenth_off(value):
     assert abs(middle - value) <= value * 0.0625
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=200), st.floats(min_value=0, max_value=0.999))
 def test_quantiles_are_within_a_sixteenth_of_the_exact_ones(values, share):
     """The quantile differs from the nearest-rank quantile of the raw values by at most 6.25 %."""
@@ -81,6 +83,7 @@ def test_cumulative_counts_take_whole_cells():
     assert cumulative(cells, [1, 16, CELLS]) == [1, 16, CELLS]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(min_value=0), min_size=4, max_size=4), min_size=1, max_size=5), st.randoms())
 def test_merging_has_no_order(parts, chance):
     """Merging is commutative and associative: any order and any grouping give the same cells."""

@@ -1,7 +1,7 @@
 """Names and labels: accepted as in Prometheus 3, written as prometheus-client writes them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
 
@@ -31,12 +31,14 @@ def test_le_is_reserved_on_histograms():
         valid_labels(("a", "le"), reserved=("le",))
 
 
+@settings(deadline=None)
 @given(NAMES, st.sampled_from(SCHEMES))
 def test_names_are_escaped_as_prometheus_client_does(name, scheme):
     """Every scheme writes every metric name exactly as prometheus-client writes it."""
     assert escape_name(name, scheme) == escape_metric_name(name, scheme)
 
 
+@settings(deadline=None)
 @given(NAMES.filter(lambda name: not name.startswith("__")), st.sampled_from(SCHEMES))
 def test_label_names_are_escaped_as_prometheus_client_does(name, scheme):
     """Every scheme writes every label name exactly as prometheus-client writes it."""

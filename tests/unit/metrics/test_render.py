@@ -4,7 +4,7 @@ import math
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -99,6 +99,7 @@ def test_hidden_gauges_are_left_out():
     assert families["endless"].samples[0].value == math.inf
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.text(max_size=20), st.sampled_from(FORMATS))
 def test_any_label_text_reads_back(one, two, chosen):
     """Any label text, lone surrogates included, survives writing and parsing up to the replacement character."""
@@ -108,6 +109,7 @@ def test_any_label_text_reads_back(one, two, chosen):
     assert sample.labels == {"a": encodable(one), "b": encodable(two)}
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12))
 def test_utf8_names_read_back(name):
     """Metric names of any alphabet survive writing and parsing where the reader asks for UTF-8."""
@@ -144,6 +146,7 @@ def test_the_format_follows_accept(accept, chosen):
     assert negotiate(accept) == chosen
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_accept_header_is_answered(accept):
     """No Accept header raises."""

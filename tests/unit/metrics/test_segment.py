@@ -4,7 +4,7 @@ import os
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isp_perf.metrics import MetricRegistry
@@ -140,6 +140,7 @@ def test_exemplars_that_do_not_fit_are_left_out(path):
     assert reading.snapshot.columns == registry.collect().columns
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(min_value=0, max_value=2**80), min_size=1, max_size=5))
 def test_any_count_survives(counts):
     """Counts of any size are written and read; within 64 bits they stay exact."""

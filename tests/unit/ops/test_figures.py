@@ -1,7 +1,7 @@
 """The seed's JSON: its arithmetic, from totals that several workers add up to."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isp_perf.metrics import _from_breaker, _from_cache, _from_compression
@@ -37,6 +37,7 @@ def test_the_hit_rate_is_the_seeds(hits, misses, rate):
     assert isinstance(stats["l1_size"], int)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1, max_size=4))
 def test_rates_come_from_totals(workers):
     """The rate of several workers is that of their sums, never a mean of their rates."""
