@@ -17,10 +17,12 @@ if TYPE_CHECKING:
         circuits,
     )
     from isp_perf.cache import CacheManager, cache_manager, cached
-    from isp_perf.compression import CompressionMiddleware
+    from isp_perf.compression import CompressionMiddleware, RequestDecompressionMiddleware
     from isp_perf.errors import CircuitOpenError
     from isp_perf.queries import preload
     from isp_perf.redis import RedisPool
+    from isp_perf.settings import Settings
+    from isp_perf.toolkit import Toolkit
 
 __all__ = [
     "AI_CIRCUIT_CONFIG",
@@ -33,6 +35,9 @@ __all__ = [
     "CircuitOpenError",
     "CompressionMiddleware",
     "RedisPool",
+    "RequestDecompressionMiddleware",
+    "Settings",
+    "Toolkit",
     "cache_manager",
     "cached",
     "circuit_breaker",
@@ -53,10 +58,12 @@ _ROOMS = {
         "circuits",
     ),
     "cache": ("CacheManager", "cache_manager", "cached"),
-    "compression": ("CompressionMiddleware",),
+    "compression": ("CompressionMiddleware", "RequestDecompressionMiddleware"),
     "errors": ("CircuitOpenError",),
     "queries": ("preload",),
     "redis": ("RedisPool",),
+    "settings": ("Settings",),
+    "toolkit": ("Toolkit",),
 }
 _HOMES = {name: f"isp_perf.{room}" for room, names in _ROOMS.items() for name in names}
 
