@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
@@ -316,7 +317,8 @@ def change(session: Any, chosen: Any, kind: str, details: list[Any]) -> Any:
     return None
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of deleting what is deleted, in both runs
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=rows, steps=st.lists(step, max_size=15))
 def test_peers_see_what_lazy_loading_sees(data, steps):
     """Every value, object, order and error is that of plain lazy loading, in no more statements while objects live."""
