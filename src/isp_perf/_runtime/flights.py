@@ -22,9 +22,10 @@ from typing import Any, Final, Protocol
 from isp_perf._runtime.drive import Failure
 from isp_perf.errors import CacheRecursionError
 
-__all__ = ["LEADING", "TAKE_OVER", "Flight", "TaskWaiter", "ThreadWaiter", "Waiter", "own_copy"]
+__all__ = ["LEADING", "TAKE_OVER", "TIMED_OUT", "Flight", "TaskWaiter", "ThreadWaiter", "Waiter", "own_copy"]
 
 TAKE_OVER: Final = object()
+TIMED_OUT: Final = object()
 _PENDING: Final = object()
 
 
@@ -36,6 +37,10 @@ class Waiter(Protocol):
     @property
     def wait(self) -> Callable[[], Any]:
         """The step to yield: it ends when ``wake`` was called."""
+        ...
+
+    def wait_for(self, seconds: float, /) -> Any:
+        """As ``wait`` for ``seconds`` at most, then ``TIMED_OUT``."""
         ...
 
     def wake(self, outcome: Any, /) -> bool:
@@ -58,6 +63,13 @@ class ThreadWaiter:
         with self._gate:
             return self.outcome
 
+    def wait_for(self, seconds: float) -> Any:
+        """Block until woken, for ``seconds`` at most; return the outcome or ``TIMED_OUT``."""
+        if not self._gate.acquire(timeout=seconds):
+            return TIMED_OUT
+        self._gate.release()
+        return self.outcome
+
     def wake(self, outcome: Any) -> bool:
         """Set the outcome and let the thread go on."""
         self.outcome = outcome
@@ -79,6 +91,11 @@ class TaskWaiter:
         """Wait until woken and return the outcome."""
         await self._future
         return self.outcome
+
+    async def wait_for(self, seconds: float) -> Any:
+        """Wait until woken, for ``seconds`` at most; return the outcome or ``TIMED_OUT``."""
+        done, _ = await asyncio.wait((self._future,), timeout=seconds)
+        return self.outcome if done else TIMED_OUT
 
     def wake(self, outcome: Any) -> bool:
         """Set the outcome and schedule the task; ``False`` if its loop is closed."""
@@ -114,16 +131,22 @@ class Flight:
         parent: the flight that its leader was leading before.
         attached: whether its result may be stored.
         loop: the loop its leader runs in; ``None`` for a thread.
+        seconds: how long the load took.
+        started: the background task that leads it, if one does.
+        task: that task, if it is to be cancelled when nobody waits any more.
         name: what is loaded, for the recursion error: the function, never the key.
     """
 
-    __slots__ = ("attached", "loop", "name", "parent", "waiters", "waits_for")
+    __slots__ = ("attached", "loop", "name", "parent", "seconds", "started", "task", "waiters", "waits_for")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.parent: Flight | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.attached = True
+        self.task: asyncio.Task[Any] | None = None
+        self.started: asyncio.Task[Any] | None = None
+        self.seconds = 0.0
         self.waiters: list[Waiter] = []
         self.waits_for: list[Flight] = []
 
@@ -155,6 +178,8 @@ class Flight:
             flight.waits_for.remove(self)
         if waiter in self.waiters:
             self.waiters.remove(waiter)
+            if self.task is not None and not self.waiters:
+                self.task.get_loop().call_soon_threadsafe(self.task.cancel)
 
     def take_waiters(self) -> list[Waiter]:
         """Return those who wait for the outcome, once nobody can join any more.

@@ -1,9 +1,9 @@
 """What a cached function promises: the frozen policy."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from isp_perf._core.durations import seconds
 from isp_perf.errors import ConfigurationError
@@ -18,6 +18,12 @@ class PolicyOptions(TypedDict, total=False):
     ttl: float | timedelta
     l1_ttl: float | timedelta | None
     jitter: float
+    stale_while_revalidate: float | timedelta
+    stale_if_error: float | timedelta
+    early_refresh: Literal["off", "xfetch"] | float
+    soft_timeout: float | timedelta | None
+    hard_timeout: float | timedelta | None
+    cache_errors: Mapping[type[BaseException], float]
     cache_none: bool | float
     private: bool
     typed: bool
@@ -37,6 +43,19 @@ class CachePolicy:
         l1_ttl: seconds in the local level, >= 0; default ``None``: as ``ttl``. Never outlives the remote entry.
         jitter: share of the ttl by which it is shortened at random, so that entries stored together do not expire
             together. Default 0.0, range 0 to 1. It never lengthens.
+        stale_while_revalidate: seconds after the ttl in which the old value is returned at once while one caller
+            refreshes it in the background (RFC 5861). Default 0, range >= 0.
+        stale_if_error: seconds after the ttl in which the old value is returned if the load fails (RFC 5861); after a
+            failure the next attempt waits min(1 s, ttl/10). Never after an invalidation. Default 0, range >= 0.
+        early_refresh: refresh in the background before the end of the ttl: ``"off"`` (default); a share of the ttl
+            after which it begins, between 0 and 1; ``"xfetch"``: one random moment per entry, the earlier the longer
+            the load took.
+        soft_timeout: seconds after which a waiting caller gets a stale value, if one may be returned; the load goes
+            on and is stored. Default ``None``: wait. Range >= 0.
+        hard_timeout: seconds after which a waiting caller gets ``TimeoutError``; the load goes on only if others
+            wait for it. Default ``None``: wait. Range >= 0.
+        cache_errors: exception type -> seconds (>= 0) for which such an error is raised again from the local level
+            instead of calling the function. Default: none.
         cache_none: ``True`` (default): ``None`` is a value like any other; a number: its own ttl in seconds;
             ``False``: ``None`` is not stored.
         private: the key must name whose data it is: a template without a field is refused. Default ``False``.
@@ -53,6 +72,12 @@ class CachePolicy:
     ttl: float | timedelta = 300.0
     l1_ttl: float | timedelta | None = None
     jitter: float = 0.0
+    stale_while_revalidate: float | timedelta = 0.0
+    stale_if_error: float | timedelta = 0.0
+    early_refresh: Literal["off", "xfetch"] | float = "off"
+    soft_timeout: float | timedelta | None = None
+    hard_timeout: float | timedelta | None = None
+    cache_errors: Mapping[type[BaseException], float] = field(default_factory=dict[type[BaseException], float])
     cache_none: bool | float = True
     private: bool = False
     typed: bool = False
@@ -60,15 +85,54 @@ class CachePolicy:
     codec: Codec | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ttl", seconds("ttl", self.ttl))
-        if self.l1_ttl is not None:
-            object.__setattr__(self, "l1_ttl", seconds("l1_ttl", self.l1_ttl))
+        for name in _DURATIONS:
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, seconds(name, given))
+        self._check_early()
+        for kind, duration in self.cache_errors.items():
+            seconds(f"cache_errors[{kind.__name__}]", duration)
         if not isinstance(self.cache_none, bool):
             object.__setattr__(self, "cache_none", seconds("cache_none", self.cache_none))
         if isinstance(self.jitter, bool) or not 0 <= self.jitter <= 1:
             raise ConfigurationError("jitter", self.jitter, "a share between 0 and 1", "pass for example 0.1")
         if self.when is not None and not callable(self.when):
             raise ConfigurationError("when", type(self.when).__name__, "a function of the result", "pass a callable")
+
+    def _check_early(self) -> None:
+        early: object = self.early_refresh
+        if early in {"off", "xfetch"}:
+            return
+        if isinstance(early, bool) or not isinstance(early, int | float) or not 0 < early < 1:
+            raise ConfigurationError(
+                "early_refresh", early, '"off", "xfetch" or a share of the ttl between 0 and 1', "pass for example 0.8"
+            )
+
+    @property
+    def staged(self) -> bool:
+        """Whether entries have more ages than fresh and expired."""
+        return self.early_refresh != "off" or bool(self.stale_while_revalidate or self.stale_if_error)
+
+    @property
+    def stale_seconds(self) -> tuple[float, float]:
+        """``stale_while_revalidate`` and ``stale_if_error`` in seconds."""
+        return (
+            seconds("stale_while_revalidate", self.stale_while_revalidate),
+            seconds("stale_if_error", self.stale_if_error),
+        )
+
+    @property
+    def limits(self) -> tuple[float | None, float | None]:
+        """``soft_timeout`` and ``hard_timeout`` in seconds."""
+        soft, hard = self.soft_timeout, self.hard_timeout
+        return (
+            None if soft is None else seconds("soft_timeout", soft),
+            None if hard is None else seconds("hard_timeout", hard),
+        )
+
+    @property
+    def timed(self) -> bool:
+        """Whether callers wait with a limit."""
+        return self.soft_timeout is not None or self.hard_timeout is not None
 
     @property
     def fresh(self) -> float:
@@ -81,7 +145,8 @@ class CachePolicy:
         return None if self.l1_ttl is None else seconds("l1_ttl", self.l1_ttl)
 
 
-_FIELDS = frozenset(field.name for field in fields(CachePolicy))
+_DURATIONS = ("ttl", "l1_ttl", "stale_while_revalidate", "stale_if_error", "soft_timeout", "hard_timeout")
+_FIELDS = frozenset(each.name for each in fields(CachePolicy))
 
 
 def policy_with(policy: CachePolicy, **options: Unpack[PolicyOptions]) -> CachePolicy:

@@ -1,8 +1,10 @@
 """The levels of one manager together, and what one call asks of them."""
 
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, NamedTuple, Protocol
 
+from isp_perf._runtime.background import Background
 from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._local import Keyed, LocalLevel, Store
@@ -18,10 +20,12 @@ class Source(Keyed, Protocol):
     Attributes:
         label: what to call it in errors: the function, never the key.
         policy: how long and when its values are kept.
+        context: the context that background loads copy.
     """
 
     label: str
     policy: CachePolicy
+    context: Context
 
     @property
     def local_only(self) -> bool:
@@ -67,13 +71,15 @@ class Engine:
         local: the local level.
         second: the remote level; ``None`` without one.
         prefix: the namespace.
+        background: runs loads without a caller.
         wall: seconds that all processes share, for the moment of expiry in frames.
     """
 
-    __slots__ = ("local", "prefix", "second", "wall")
+    __slots__ = ("background", "local", "prefix", "second", "wall")
 
     def __init__(self, local: LocalLevel) -> None:
         self.local = local
+        self.background = Background()
         self.second: SecondLevel | None = None
         self.wall: Clock = local.clock
         self.prefix = ""

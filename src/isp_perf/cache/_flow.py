@@ -12,18 +12,20 @@ from random import SystemRandom
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, cast
 
+from isp_perf._core.eviction import Entry
 from isp_perf._core.frames import frame, unframe
 from isp_perf._runtime.drive import Failure, without_frame
-from isp_perf._runtime.flights import LEADING, TAKE_OVER, Flight, TaskWaiter, ThreadWaiter, Waiter, own_copy
+from isp_perf._runtime.flights import LEADING, TAKE_OVER, TIMED_OUT, Flight, TaskWaiter, ThreadWaiter, Waiter, own_copy
+from isp_perf.cache._ages import MISSING, age_of, life_of, opened, stale_value_locked, store_error_locked
 from isp_perf.cache._codec import UNTYPED_SHAPE
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine
+from isp_perf.cache._local import LocalLevel
 from isp_perf.errors import CodecError
 
-__all__ = ["MISSING", "Flow", "decoded", "fetch", "keep_remote", "lifetime", "local_ttl"]
+__all__ = ["Flow", "decoded", "fetch", "keep_remote", "lifetime", "local_ttl"]
 
 Flow = Generator[Callable[[], Any], Any, Any]
-MISSING: Final = object()
 _ONE_WAY: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and handed on as a Failure
 _random: Final = SystemRandom()
@@ -34,20 +36,45 @@ def fetch(engine: Engine, call: Call, *, tasks: bool, reload: bool = False) -> F
     local = engine.local
     with local.lock:
         entry = None if reload else local.find_locked(call.store, call.slot)
-        if entry is not None:
+        if entry is not None and _serves_locked(engine, call, entry, tasks=tasks):
             entry.hits += 1
-            return entry.value
-        flight = call.store.flights.get(call.slot)
-        if flight is None or flight.abandoned():
-            flight, waiter = _take_off_locked(call, flight, tasks=tasks), None
-        else:
-            waiter = _join_locked(engine, call, flight, tasks=tasks)
+            return opened(entry.value)
+        flight, waiter = _board_locked(engine, call, tasks=tasks, reload=reload)
     if waiter is not None:
-        outcome = yield from _wait(engine, call, flight=flight, waiter=waiter)
+        wait = _wait_timed if call.source.policy.timed else _wait
+        outcome = yield from wait(engine, call, flight=flight, waiter=waiter)
         if outcome is not TAKE_OVER:
             return outcome
         flight.lead_by(LEADING.get(), tasks=tasks)
     return (yield from _lead(engine, call, flight, reload=reload))
+
+
+def _serves_locked(engine: Engine, call: Call, entry: Entry, *, tasks: bool) -> bool:
+    """Return whether ``entry`` may be returned; an ageing one is refreshed in the background."""
+    served, ageing = age_of(engine, call, entry)
+    if ageing:
+        _start_locked(engine, call, tasks=tasks, reload=True)
+    return served
+
+
+def _board_locked(engine: Engine, call: Call, *, tasks: bool, reload: bool) -> tuple[Flight, Waiter | None]:
+    """Return the flight of this call, and a waiter unless the caller is to lead it."""
+    flight = call.store.flights.get(call.slot)
+    if flight is None or flight.abandoned():
+        if not call.source.policy.timed:
+            return _take_off_locked(call, flight, tasks=tasks), None
+        flight = _start_locked(engine, call, tasks=tasks, reload=reload)
+        flight.task = flight.started
+    return flight, _join_locked(engine, call, flight, tasks=tasks)
+
+
+def _start_locked(engine: Engine, call: Call, *, tasks: bool, reload: bool) -> Flight:
+    """Attach a flight that is led in the background."""
+    flight = _take_off_locked(call, call.store.flights.get(call.slot), tasks=tasks)
+    flight.parent = None
+    flow = _lead(engine, call, flight, reload=reload)
+    flight.started = engine.background.start(flow, call.source.context, tasks=tasks)
+    return flight
 
 
 def _join_locked(engine: Engine, call: Call, flight: Flight, *, tasks: bool) -> Waiter:
@@ -77,20 +104,44 @@ def _land_locked(call: Call, flight: Flight) -> None:
         del call.store.flights[call.slot]
 
 
-def _wait(engine: Engine, call: Call, *, flight: Flight, waiter: Waiter) -> Flow:
+def _wait(engine: Engine, call: Call, *, flight: Flight, waiter: Waiter, limit: float | None = None) -> Flow:
     """Wait for the flight's outcome; a waiter that leaves although it was just made leader passes that on."""
     joiner = LEADING.get()
     try:
-        outcome = yield waiter.wait
+        outcome = yield waiter.wait if limit is None else partial(waiter.wait_for, limit)
     except BaseException:
         with engine.local.lock:
             flight.leave_locked(waiter, joiner)
             if waiter.outcome is TAKE_OVER and not flight.hand_over_locked():
                 _land_locked(call, flight)
         raise
+    if outcome is TIMED_OUT:
+        return outcome
     with engine.local.lock:
         flight.leave_locked(waiter, joiner)
     return own_copy(outcome) if outcome.__class__ is Failure else outcome
+
+
+def _wait_timed(engine: Engine, call: Call, *, flight: Flight, waiter: Waiter) -> Flow:
+    """As ``_wait``, with the limits of the policy."""
+    soft, hard = call.source.policy.limits
+    if soft is not None and (hard is None or soft < hard):
+        outcome = yield from _wait(engine, call, flight=flight, waiter=waiter, limit=soft)
+        if outcome is not TIMED_OUT:
+            return outcome
+        with engine.local.lock:
+            value = stale_value_locked(engine, call, flight, failed=False)
+            if value is not MISSING:
+                flight.task = None  # nobody may be left to wait, and the load goes on all the same
+                flight.leave_locked(waiter, LEADING.get())
+                return value
+        hard = None if hard is None else hard - soft
+    outcome = yield from _wait(engine, call, flight=flight, waiter=waiter, limit=hard)
+    if outcome is TIMED_OUT:
+        with engine.local.lock:
+            flight.leave_locked(waiter, LEADING.get())
+        return Failure(TimeoutError(f"{call.source.label} took longer than its hard_timeout"))
+    return outcome
 
 
 def _lead(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
@@ -110,17 +161,29 @@ def _lead(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
     return value
 
 
-def _fail(engine: Engine, call: Call, *, flight: Flight, failure: Failure) -> Failure:
+def _fail(engine: Engine, call: Call, *, flight: Flight, failure: Failure) -> Any:
     """Give an error to everyone who waits; a cancellation concerns the leader alone, and one waiter takes over."""
     waiters: list[Waiter] = []
+    outcome: Any = failure
     with engine.local.lock:
         if isinstance(failure.error, Exception):
+            outcome = _instead_locked(engine, call, flight, failure=failure)
             waiters = flight.take_waiters()
             _land_locked(call, flight)
         elif not flight.hand_over_locked():
             _land_locked(call, flight)
     for waiter in waiters:
-        waiter.wake(failure)
+        waiter.wake(outcome)
+    return outcome
+
+
+def _instead_locked(engine: Engine, call: Call, flight: Flight, *, failure: Failure) -> Any:
+    """Return a stale value in place of an error, if there is one; otherwise keep the error if the policy says so."""
+    value = stale_value_locked(engine, call, flight, failed=True)
+    if value is not MISSING:
+        return value
+    if flight.attached:
+        store_error_locked(engine, call, failure)
     return failure
 
 
@@ -135,7 +198,7 @@ def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow
             engine.local.counters.remote_hits += 1
             call.source.counters.remote_hits += 1
             return value
-    value = yield from _load(engine, call)
+    value = yield from _load(engine, call, flight)
     if value.__class__ is Failure:
         return value
     ttl = lifetime(call.source.policy, value)
@@ -145,7 +208,7 @@ def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow
     return value
 
 
-def _load(engine: Engine, call: Call) -> Flow:
+def _load(engine: Engine, call: Call, flight: Flight) -> Flow:
     """Call the loader, count it, and return its value or a ``Failure``."""
     clock = engine.local.clock
     started = clock()
@@ -154,7 +217,8 @@ def _load(engine: Engine, call: Call) -> Flow:
     except _EVERY_OUTCOME as error:
         _count_load(engine, call, clock() - started, failed=1)
         return Failure(without_frame(error))
-    _count_load(engine, call, clock() - started, failed=0)
+    flight.seconds = clock() - started
+    _count_load(engine, call, flight.seconds, failed=0)
     _refuse(value)
     return value
 
@@ -179,8 +243,17 @@ def _store(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float
     local = engine.local
     with local.lock:
         if flight.attached and ttl > 0:
-            local.insert_locked(call.store, call.slot, value, ttl=ttl, native=call.native)
+            _insert_locked(local, call, flight, value=value, ttl=ttl)
         _land_locked(call, flight)
+
+
+def _insert_locked(local: LocalLevel, call: Call, flight: Flight, *, value: Any, ttl: float) -> None:
+    policy = call.source.policy
+    if not policy.staged:
+        local.insert_locked(call.store, call.slot, value, ttl=ttl, native=call.native)
+        return
+    life = life_of(policy, local.clock(), ttl=ttl, load_seconds=flight.seconds)
+    local.insert_staged_locked(call.store, call.slot, value, life=life, native=call.native)
 
 
 def lifetime(policy: CachePolicy, value: Any) -> float:

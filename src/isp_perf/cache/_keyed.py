@@ -2,15 +2,17 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import Any
 from weakref import WeakSet
 
 from isp_perf._core.globs import glob_pattern
 from isp_perf._runtime.flights import Flight
+from isp_perf.cache._ages import MISSING, is_fresh
 from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._flow import MISSING, Flow, decoded, fetch, keep_remote, lifetime, local_ttl
+from isp_perf.cache._flow import Flow, decoded, fetch, keep_remote, lifetime, local_ttl
 from isp_perf.cache._local import Store
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import Counters
@@ -34,6 +36,7 @@ class KeySource:
     def __init__(self, policy: CachePolicy, counters: Counters, loader: Callable[[], Any] | None) -> None:
         self.policy = policy
         self.counters = counters
+        self.context = Context()
         self.label = str(getattr(loader, "__qualname__", type(loader).__qualname__))
         self._loader = loader
         self._codec = policy.codec
@@ -86,7 +89,7 @@ class Keys:
             index = local.index_locked()
             for key in dict.fromkeys(keys):
                 entry = index.get(key)
-                if entry is not None and local.clock() < entry.due:
+                if entry is not None and is_fresh(local, entry):
                     entry.hits += 1
                     found[key] = entry.value
                 else:
@@ -177,7 +180,7 @@ class Keys:
         local = self._engine.local
         with local.lock:
             entry = local.find_locked(call.store, call.slot)
-            if entry is not None:
+            if entry is not None and is_fresh(local, entry):
                 return entry.value
         if self._engine.second is None or call.source.local_only:
             return default

@@ -8,13 +8,14 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from isp_perf._core.eviction import Entry, EvictionQueue
+from isp_perf._core.freshness import Life
 from isp_perf._runtime.flights import Flight
 from isp_perf._runtime.fork import new_lock
 from isp_perf._runtime.reaper import Calendar
 from isp_perf.cache._stats import Counters
 from isp_perf.typing import Clock
 
-__all__ = ["FINE_TTL", "Keyed", "LocalLevel", "Store"]
+__all__ = ["FINE_TTL", "Keyed", "LocalLevel", "StagedEntry", "Store"]
 
 # Below this ttl a bucket's width and the thread's lateness would show: such entries are compared on each hit.
 FINE_TTL: Final = 0.25
@@ -34,6 +35,23 @@ class Keyed(Protocol):
     def key_of(self, slot: Any, token: str) -> str:
         """Return the logical key of a slot."""
         ...
+
+
+class StagedEntry(Entry):
+    """An entry with more ages than fresh and expired.
+
+    Attributes:
+        life: its moments.
+        retry_at: after a failed refresh, the moment of the next attempt.
+    """
+
+    __slots__ = ("life", "retry_at")
+
+    life: Life
+
+    def __init__(self, value: Any, slot: Any, due: float) -> None:
+        super().__init__(value, slot, due)
+        self.retry_at = float("-inf")
 
 
 class Store:
@@ -88,11 +106,25 @@ class LocalLevel:
         entry = store.hot.get(slot) or store.cold.get(slot)
         if entry is None and self.index is not None:
             entry = self._adopt_locked(store, slot)
-        if entry is None or self.clock() < entry.due:
+        if entry is None or self.clock() < entry.due or self._demote_locked(entry):
             return entry
         self.remove_locked(entry).expired += 1
         self.counters.expired += 1
         return None
+
+    def _demote_locked(self, entry: Entry) -> bool:
+        """Move an entry that is no longer fresh out of the wrapper's sight; ``False`` if it has no further age."""
+        if not isinstance(entry, StagedEntry) or self.clock() >= entry.life.until:
+            return False
+        self._calendar.release_locked(entry.due)
+        home: Store = entry.home
+        if home.hot.get(entry.slot) is entry:
+            del home.hot[entry.slot]
+            home.cold[entry.slot] = entry
+        entry.due = entry.life.until
+        if self.clock is monotonic:
+            entry.due = self._calendar.add_locked(entry, entry.due, entry.life.until - entry.life.refresh_at)
+        return True
 
     def insert_locked(self, store: Store, slot: Any, value: Any, *, ttl: float, native: bool) -> None:
         """Keep ``value`` for ``ttl`` seconds; others leave if there is no room.
@@ -104,14 +136,20 @@ class LocalLevel:
             ttl: seconds > 0.
             native: the slot is the arguments themselves, so the wrapper may find it.
         """
+        self._place_locked(store, Entry(value, slot, self.clock() + ttl), ttl=ttl, native=native)
+
+    def insert_staged_locked(self, store: Store, slot: Any, value: Any, *, life: Life, native: bool) -> None:
+        """Keep ``value`` for a life with more ages than fresh and expired; see ``insert_locked``."""
+        entry = StagedEntry(value, slot, life.refresh_at)
+        entry.life = life
+        self._place_locked(store, entry, ttl=life.refresh_at - self.clock(), native=native)
+
+    def _place_locked(self, store: Store, entry: Entry, *, ttl: float, native: bool) -> None:
+        slot, clock = entry.slot, self.clock
         old = store.hot.get(slot) or store.cold.get(slot)
         if old is not None:
             self.remove_locked(old)
-        clock = self.clock
-        entry = Entry(value, slot, clock() + ttl)
-        reaped = False
-        if clock is monotonic:
-            reaped = self._schedule_locked(entry, ttl)
+        reaped = clock is monotonic and self._schedule_locked(entry, ttl)
         entry.home = store
         self._queue.insert(entry)
         asks = store.owner.hit_clock
@@ -197,7 +235,7 @@ class LocalLevel:
 
     def _expire_locked(self, due: list[Entry]) -> None:
         for entry in due:
-            if entry.home is not None:
+            if entry.home is not None and not self._demote_locked(entry):
                 self._forget_locked(entry).expired += 1
                 self.counters.expired += 1
                 self._queue.discard(entry)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from itertools import count
 from time import monotonic
@@ -74,6 +75,7 @@ class Site:
         self.identity = (getattr(function, "__module__", ""), self.label)
         self.asynchronous = inspect.iscoroutinefunction(function)
         self.counters = Counters()
+        self.context = copy_context()
         self._codec: Codec | MsgpackCodec | None = policy.codec
         names = [parameter.name for parameter in declared]
         owner = _owner(function, names)

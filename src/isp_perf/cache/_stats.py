@@ -24,9 +24,11 @@ class Counters:
         "remote_hits",
         "replaced",
         "retired",
+        "stale_hits",
     )
 
     def __init__(self) -> None:
+        self.stale_hits = 0
         self.retired = self.remote_hits = self.misses = self.joined = self.loads = self.errors = 0
         self.evicted = self.expired = self.invalidated = self.replaced = 0
         self.load_seconds = 0.0
@@ -41,6 +43,7 @@ class CacheStats:
         misses: calls that found nothing, those that joined a load in progress included.
         l1_hits: hits in the local level.
         l2_hits: hits in the remote level.
+        stale_hits: calls answered with a value past its ttl.
         joined: misses that shared the load of another caller.
         loads: loader calls that ended, failed ones included.
         errors: loader calls that failed.
@@ -56,6 +59,7 @@ class CacheStats:
     misses: int = 0
     l1_hits: int = 0
     l2_hits: int = 0
+    stale_hits: int = 0
     joined: int = 0
     loads: int = 0
     errors: int = 0
@@ -88,6 +92,7 @@ def snapshot(counters: Counters, *, living_hits: int, size: int, remote_errors: 
         misses=counters.misses,
         l1_hits=local,
         l2_hits=counters.remote_hits,
+        stale_hits=counters.stale_hits,
         joined=counters.joined,
         loads=counters.loads,
         errors=counters.errors,
