@@ -264,7 +264,7 @@ def test_a_server_that_dies_says_its_last_words(tmp_path):
     folder = tmp_path / "own"
     folder.mkdir()
     warden = Warden(["/bin/sh", "-c", "echo starting; echo the disk is on fire"], folder)
-    with pytest.raises(OSError, match="^the disk is on fire$"):
+    with pytest.raises(OSError, match=r"^the disk is on fire$"):
         engines._wait_until(lambda: None, warden)
     assert not folder.exists()
     assert "starting" in warden.log()
