@@ -19,9 +19,9 @@ from isp_perf.breaker._fallback import Fallback, fallback
 from isp_perf.breaker._forms import BreakerBlock, Permit
 from isp_perf.breaker._hedge import Hedge, hedge
 from isp_perf.breaker._keyed import KeyedBreakers
-from isp_perf.breaker._machine import CircuitEvent, Counts
 from isp_perf.breaker._middleware import CircuitOpenMiddleware
 from isp_perf.breaker._pipeline import Pipeline, pipeline
+from isp_perf.breaker._records import CircuitEvent, Counts
 from isp_perf.breaker._registry import CircuitRegistry, circuits
 from isp_perf.breaker._retry import Retry, RetryBudget, retry
 from isp_perf.breaker._retry_after import retry_after

@@ -12,7 +12,8 @@ from isp_perf.breaker._emission import breaker_lines
 from isp_perf.breaker._eras import IsolatedEra, OpenEra
 from isp_perf.breaker._forms import BreakerBlock, Permit, admit, aenter, enter, follow
 from isp_perf.breaker._half_open import HalfOpenEra, Probe, turn
-from isp_perf.breaker._machine import CircuitEvent, Counts, Machine
+from isp_perf.breaker._machine import Machine
+from isp_perf.breaker._records import CircuitEvent, Counts
 from isp_perf.breaker._wrapping import Site, build
 from isp_perf.errors import ConfigurationError, RejectedError
 from isp_perf.typing import Clock
@@ -34,7 +35,7 @@ class Joinable(Protocol):
 
 
 class Isolation:
-    """One isolation of a breaker; it ends with ``release()``, with its block, or when its duration is over."""
+    """One isolation, for a ``reason``; it ends with ``release()``, with its block, or after its duration."""
 
     __slots__ = ("_breaker", "reason")
 
@@ -108,7 +109,7 @@ class CircuitBreaker(Machine):
         return cast("F", wrapper)
 
     def emit(self, inner: list[str], site: Site) -> list[str]:
-        """Contribute to a generated wrapper (see ``pipeline``)."""
+        """Return ``inner``, the lines of the call, with this strategy's lines for ``site`` around them."""
         self.bind(site)
         return breaker_lines(inner, site, site.bind("breaker", self))
 
@@ -236,7 +237,7 @@ class CircuitBreaker(Machine):
         return await turn(self)
 
     def follow(self, era: Any, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-        """Return a coroutine that awaits what a plain function returned, and counts its outcome."""
+        """Return a coroutine that awaits ``work`` of a plain function, and counts its outcome in ``era``."""
         return follow(era, work)
 
     # -- the Guard protocol: callers that ask and tell without a permit in hand -----------------------------------

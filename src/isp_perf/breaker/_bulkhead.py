@@ -31,9 +31,10 @@ class Place:
 
 
 class Bulkhead:
-    """The strategy that ``bulkhead`` returns. One may serve threads and several loops at a time.
+    """The strategy that ``bulkhead`` returns, with its ``limit``, ``wait`` (seconds) and ``name``.
 
-    A place that becomes free is handed to the first in the queue, never to a caller who came later.
+    One may serve threads and several loops at a time. A place that becomes free is handed to the first in the queue,
+    never to a caller who came later.
     """
 
     __slots__ = ("free", "limit", "lock", "name", "queue", "rejected", "wait")
@@ -51,7 +52,7 @@ class Bulkhead:
         return build(function, (self,))
 
     def emit(self, inner: list[str], site: Site) -> list[str]:
-        """Contribute to a generated wrapper (see ``pipeline``)."""
+        """Return ``inner``, the lines of the call, with this strategy's lines for ``site`` around them."""
         held = site.bind("bulkhead", self)
         enter = f"await {held}.aenter()" if site.asynchronous else f"{held}.enter()"
         if FREE_THREADED:

@@ -217,8 +217,8 @@ class CircuitConfig:
         neutral: exceptions that count neither as failure nor as success, in the same form; default none.
             ``RejectedError``, cancellation, ``GeneratorExit``, ``KeyboardInterrupt`` and ``SystemExit`` always are.
         bad_result: predicate of a returned value; true makes the call a failure (the value is returned all the same).
-        retry_after: predicate of an exception or a returned value; a number of seconds opens the circuit at once for
-            that long, ``None`` is no opinion. ``isp_perf.breaker.retry_after`` reads the usual HTTP errors.
+        retry_after: predicate of an exception or a returned value; a number (> 0) opens the circuit at once for so
+            many seconds, ``None`` is no opinion; default none. ``isp_perf.breaker.retry_after`` reads HTTP errors.
         fallback: what a rejected call answers instead of raising: a function of the call's own arguments, or a value.
             ``None`` (default): rejected calls raise ``CircuitOpenError``.
         timeout: seconds after which a call ends with ``TimeoutError``, a failure; > 0, default ``None``. Coroutine
@@ -321,7 +321,7 @@ class CircuitConfig:
 
     @classmethod
     def from_env(cls, prefix: str, environ: Mapping[str, str] | None = None) -> Self:
-        """Read a configuration from environment variables; an empty variable is an unset one.
+        """Read a configuration from environment variables (or ``environ``); an empty variable is an unset one.
 
         The variables are ``prefix`` plus ``FAILURE_THRESHOLD``, ``BREAK_DURATION``, ``BACKOFF_FACTOR``,
         ``BACKOFF_MAXIMUM``, ``BACKOFF_JITTER``, ``PROBES``, ``PROBE_TIMEOUT``, ``OVERFLOW``, ``RAMP``, ``TIMEOUT``,

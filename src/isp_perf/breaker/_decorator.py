@@ -42,7 +42,7 @@ class KeyedDecorator:
         return cast("F", wrapper)
 
     def emit(self, inner: list[str], site: Site) -> list[str]:
-        """Contribute to a generated wrapper (see ``pipeline``)."""
+        """Return ``inner``, the lines of the call, with this strategy's lines for ``site`` around them."""
         if self.breakers.config.timeout is not None and site.kind != "coroutine":
             raise ConfigurationError(
                 "timeout", self.breakers.config.timeout, "only a coroutine function can be interrupted", "leave it out"

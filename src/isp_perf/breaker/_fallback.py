@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Fallback:
-    """The strategy that ``fallback`` returns."""
+    """The strategy that ``fallback`` returns, with its ``answer`` and ``on``."""
 
     def __init__(self, answer: Any, on: ErrorSpec) -> None:
         self.stand_in: Callable[..., Any] = answer if callable(answer) else Always(answer)
@@ -35,7 +35,7 @@ class Fallback:
         return await result if hasattr(result, "__await__") else result
 
     def emit(self, inner: list[str], site: Site) -> list[str]:
-        """Contribute to a generated wrapper (see ``pipeline``)."""
+        """Return ``inner``, the lines of the call, with this strategy's lines for ``site`` around them."""
         refuse_kinds("fallback", site, "generator", "async generator", why="part of its items may be delivered already")
         held, error = site.bind("fallback", self), site.local("error")
         answer = f"await {held}.answer($args)" if site.asynchronous else f"{held}.stand_in($args)"

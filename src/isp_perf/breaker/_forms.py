@@ -115,6 +115,8 @@ class BreakerBlock:
 class Permit:
     """An admission in two steps: ask now, tell the outcome later. The first settlement counts, others do nothing.
 
+    Made by ``CircuitBreaker.permit``; ``era`` is what it settles into.
+
     A permit that is collected without a settlement releases itself: that is a neutral outcome.
     """
 

@@ -15,7 +15,7 @@ _BURST = 10.0
 
 
 class Hedge:
-    """The strategy that ``hedge`` returns."""
+    """The strategy that ``hedge`` returns, with its ``delay`` (seconds), ``max_attempts`` and ``budget_ratio``."""
 
     def __init__(self, delay: float, max_attempts: int, budget_ratio: float) -> None:
         self.delay = delay
@@ -29,7 +29,7 @@ class Hedge:
         return build(function, (self,))
 
     def emit(self, inner: list[str], site: Site) -> list[str]:
-        """Contribute to a generated wrapper (see ``pipeline``)."""
+        """Return ``inner``, the lines of the call, with this strategy's lines for ``site`` around them."""
         for kind in ("function", "generator", "async generator"):
             refuse_kinds("hedge", site, kind, why="only coroutines can run beside one another and be cancelled")
         once = site.local("once")
@@ -49,29 +49,60 @@ class Hedge:
         return True
 
     async def race(self, once: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Return the first answer; an error only if every attempt that was begun has failed."""
+        """Return the first answer of attempts made by ``once``; an error only if all that were begun have failed."""
         self.credit = min(_BURST, self.credit + self.budget_ratio)
-        running: set[Task[Any]] = {create_task(once())}
-        errors: list[BaseException] = []
+        attempts = _Attempts(once)
+        attempts.begin()
         begun = 1
         try:
-            while running:
-                more = begun < self.max_attempts
-                done, running = await wait(running, timeout=self.delay if more else None, return_when=FIRST_COMPLETED)
-                failed = [error for error in map(_error_of, done) if error is not None]
-                errors += failed
-                if len(failed) < len(done):
-                    return next(task.result() for task in done if _error_of(task) is None)
-                if not done:
+            while attempts.winner is None and attempts.running:
+                if not await attempts.any_done(self.delay if begun < self.max_attempts else None):
                     begun += 1
                     if self._pays():
-                        running.add(create_task(once()))
-            raise errors[0]
+                        attempts.begin()
+            return attempts.result()
         finally:
-            for task in running:
-                task.cancel()
-            await gather(*running, return_exceptions=True)
-            errors.clear()
+            await attempts.end()
+
+
+class _Attempts:
+    """The attempts of one call, side by side."""
+
+    __slots__ = ("errors", "once", "running", "winner")
+
+    def __init__(self, once: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self.once = once
+        self.running: set[Task[Any]] = set()
+        self.errors: list[BaseException] = []
+        self.winner: Task[Any] | None = None
+
+    def begin(self) -> None:
+        """Begin one more."""
+        self.running.add(create_task(self.once()))
+
+    async def any_done(self, patience: float | None) -> bool:
+        """Wait until one has ended; false if none did within ``patience`` seconds."""
+        done, self.running = await wait(self.running, timeout=patience, return_when=FIRST_COMPLETED)
+        for task in done:
+            error = _error_of(task)
+            if error is None:
+                self.winner = task
+            else:
+                self.errors.append(error)
+        return bool(done)
+
+    def result(self) -> Any:
+        """Return the winner's answer, or raise the first error."""
+        if self.winner is None:
+            raise self.errors[0]
+        return self.winner.result()
+
+    async def end(self) -> None:
+        """Cancel those that lost, and wait until they have ended."""
+        for task in self.running:
+            task.cancel()
+        await gather(*self.running, return_exceptions=True)
+        self.errors.clear()
 
 
 def _error_of(task: Task[Any]) -> BaseException | None:

@@ -9,13 +9,14 @@ from urllib.parse import quote
 
 from isp_perf.breaker._breaker import CircuitBreaker
 from isp_perf.breaker._config import CircuitConfig, whole
-from isp_perf.breaker._machine import CircuitEvent
+from isp_perf.breaker._records import CircuitEvent
 from isp_perf.typing import Clock
 
 __all__ = ["KeyedBreakers"]
 
 _LONGEST_KEY = 64
 _LOOKED_AT = 8
+_SUMS = ("failure_count", "success_count", "failures", "rejected", "neutral", "cancelled", "late", "slow")
 _WORST_FIRST = ("isolated", "open", "half_open", "metrics_only", "disabled", "closed")
 
 
@@ -74,14 +75,13 @@ class KeyedBreakers:
         """Return the worst state, the sums, and the names of the members that are not closed."""
         with self._lock:
             members = tuple(self._members.values())
-        reports = {member.name: member.report() for member in members}
-        states = {report["state"] for report in reports.values()} or {"closed"}
-        sums = ("failure_count", "success_count", "failures", "rejected", "neutral", "cancelled", "late", "slow")
+        reports = [member.report() for member in members]
+        states = {member.name: member.state for member in members}
         return {
-            "state": next(state for state in _WORST_FIRST if state in states),
-            **{name: sum(report[name] for report in reports.values()) for name in sums},
+            "state": min(states.values(), key=_WORST_FIRST.index, default="closed"),
+            **{name: sum(report[name] for report in reports) for name in _SUMS},
             "keys": len(members),
-            "not_closed": {name: report["state"] for name, report in reports.items() if report["state"] != "closed"},
+            "not_closed": {name: state for name, state in states.items() if state != "closed"},
         }
 
     def _label(self, key: object) -> str:

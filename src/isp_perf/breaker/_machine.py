@@ -6,28 +6,23 @@ from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count
 from random import SystemRandom
 from threading import RLock
 from typing import Any
 
-from isp_perf._core.breaker_states import STATES, Cause, State, next_state
+from isp_perf._core.breaker_states import Cause, State, next_state
 from isp_perf.breaker._config import CircuitConfig, CountWindow, TimeWindow, seconds
 from isp_perf.breaker._eras import CountEra, DisabledEra, IsolatedEra, OpenEra, StreakEra, TimeEra
 from isp_perf.breaker._half_open import HalfOpenEra, Probe
 from isp_perf.breaker._outcomes import ask
+from isp_perf.breaker._records import EVENTS, Annex, CircuitEvent, Counts
 from isp_perf.breaker._watched import Watched, WatchedCount, WatchedStreak, WatchedTime, ticket
 from isp_perf.breaker._wrapping import FREE_THREADED
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Clock
 
-__all__ = ["EVENTS", "CircuitEvent", "Counts", "Machine"]
-
-EVENTS = (*STATES, "transition", "rejected", "would_open")
-"""What can be listened for: a state that is entered, any transition, a rejected call, a trip in ``metrics_only``."""
-
-_REMEMBERED = 32
+__all__ = ["Machine"]
 
 _LOCKS = tuple(RLock() for _ in range(64))
 """Breakers share these by turns. A lock is held for failures and transitions only and for less than a microsecond, and
@@ -56,79 +51,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
-
-
-@dataclass(frozen=True, slots=True)
-class CircuitEvent:
-    """Something that happened to a breaker; what listeners are given and ``report()`` lists.
-
-    Attributes:
-        breaker: the breaker's name.
-        event: ``"transition"``, ``"rejected"`` or ``"would_open"``.
-        before: the state it left.
-        after: the state it is in.
-        cause: why, as in the transition table.
-        error: class name of the failure that caused it; ``None`` if none did.
-        failures: failures that counted then.
-        calls: calls they were compared with.
-        lasted: seconds that the state before had lasted.
-        at: wall-clock time (seconds since 1970), for display only.
-    """
-
-    breaker: str
-    event: str
-    before: State
-    after: State
-    cause: str
-    error: str | None
-    failures: int
-    calls: int
-    lasted: float
-    at: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What became of the calls of one breaker, over its life.
-
-    Attributes:
-        successes: calls that succeeded.
-        failures: calls that failed.
-        rejected: calls that were not made.
-        neutral: calls whose outcome counts as nothing, cancelled ones included.
-        cancelled: calls that were cancelled: neutral, or failures if it was after the slow duration.
-        late: outcomes of calls that an earlier era had admitted; they are in the totals and changed no state.
-        slow: calls that took at least the slow duration.
-        would_open: times that ``metrics_only`` did not open.
-    """
-
-    successes: int
-    failures: int
-    rejected: int
-    neutral: int
-    cancelled: int
-    late: int
-    slow: int
-    would_open: int
-
-
-class Annex:
-    """What only a breaker with a history or listeners needs."""
-
-    __slots__ = ("began", "history", "lent", "listeners", "pending", "quiet_until", "tally")
-
-    def __init__(self, began: float) -> None:
-        self.began = began
-        self.history: deque[CircuitEvent] = deque(maxlen=_REMEMBERED)
-        self.lent: deque[Probe] = deque()
-        self.listeners: dict[str, list[Callable[[CircuitEvent], object]]] = {}
-        self.pending: deque[CircuitEvent | Callable[[], None]] = deque()
-        self.quiet_until = float("-inf")
-        self.tally: dict[tuple[State, State], int] = {}
 
 
 class Stray:

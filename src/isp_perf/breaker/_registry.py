@@ -11,7 +11,7 @@ from weakref import WeakSet
 from isp_perf.breaker._breaker import CircuitBreaker
 from isp_perf.breaker._config import CircuitConfig
 from isp_perf.breaker._keyed import KeyedBreakers
-from isp_perf.breaker._machine import EVENTS, CircuitEvent
+from isp_perf.breaker._records import EVENTS, CircuitEvent
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Clock
 
@@ -73,6 +73,11 @@ class CircuitRegistry:
 
     def define_keyed(self, name: str, config: CircuitConfig | None = None, *, max_keys: int = 1024) -> KeyedBreakers:
         """Return the family of breakers called ``name``, one breaker per key.
+
+        Args:
+            name: the family; it comes from code, not from users.
+            config: ``None``: what the family has, or the defaults for a new one.
+            max_keys: members that are kept; >= 1, default 1024.
 
         Raises:
             ConfigurationError: the name is taken by a single breaker, or by a family with another configuration.

@@ -92,7 +92,7 @@ class Attempts:
 
 
 class Retry:
-    """The strategy that ``retry`` returns."""
+    """The strategy that ``retry`` returns, with its ``attempts``, ``backoff``, ``on`` and ``budget``."""
 
     def __init__(self, *, attempts: int, backoff: Backoff, on: ErrorSpec, budget: RetryBudget | None) -> None:
         self.attempts = whole("attempts", attempts)
@@ -119,7 +119,7 @@ class Retry:
         return Attempts(self, began)
 
     def emit(self, inner: list[str], site: Site) -> list[str]:
-        """Contribute to a generated wrapper (see ``pipeline``)."""
+        """Return ``inner``, the lines of the call, with this strategy's lines for ``site`` around them."""
         refuse_kinds("retry", site, "generator", "async generator", why="what was yielded cannot be taken back")
         rules, flow = site.bind("retry", self), site.local("flow")
         error, pause = site.local("error"), site.local("pause")
@@ -144,7 +144,7 @@ class Retry:
         ]
 
     def refund(self, flow: Attempts | None) -> None:
-        """Give back to the budget what a success gives back."""
+        """Give back to the budget what a success gives back; ``flow`` is ``None`` if nothing failed before it."""
         if self.budget is not None:
             self.budget.refund(1 if flow is None else flow.paid)
 

@@ -9,7 +9,7 @@ __all__ = ["retry_after"]
 
 
 def retry_after(outcome: Any) -> float | None:
-    """Return the seconds that an exception or a response asks to wait; ``None`` if it does not say.
+    """Return the seconds that ``outcome``, an exception or a response, asks to wait; ``None`` if it does not say.
 
     For ``CircuitConfig(retry_after=...)``. Understands an attribute ``retry_after`` with a number, and the header
     ``Retry-After`` (RFC 9110, 10.2.3: seconds or an HTTP date) on the object itself or on its ``response``, as the

@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Timeout:
-    """The strategy that ``timeout`` returns."""
+    """The strategy that ``timeout`` returns, with its ``seconds``."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -24,7 +24,7 @@ class Timeout:
         return build(function, (self,))
 
     def emit(self, inner: list[str], site: Site) -> list[str]:
-        """Contribute to a generated wrapper (see ``pipeline``)."""
+        """Return ``inner``, the lines of the call, with this strategy's lines for ``site`` around them."""
         refuse_kinds("timeout", site, "function", "generator", why="it cannot be interrupted")
         refuse_kinds("timeout", site, "async generator", why="its steps may run in several tasks")
         deadline, error, meant = site.local("deadline"), site.local("error"), site.local("meant")

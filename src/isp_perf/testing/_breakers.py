@@ -96,11 +96,11 @@ class Mayhem:
         return pipeline(self)(function)
 
     def emit(self, inner: list[str], site: Site) -> list[str]:
-        """Contribute to a generated wrapper."""
+        """Return ``inner``, the lines of the call, with this strategy's lines for ``site`` around them."""
         rest = site.bind("sleep", asyncio.sleep if site.asynchronous else time.sleep)
         held, pause = site.bind("mayhem", self), site.local("pause")
         begin = [f"{pause} = {held}.pause()", f"if {pause}:", f"    {site.maybe_await}{rest}({pause})"]
-        return [*begin, f"{held}.strike()", *inner]
+        return [*begin, f"{site.bind('strike', self.strike)}()", *inner]
 
     def pause(self) -> float:
         """Return for how long this call dawdles."""
