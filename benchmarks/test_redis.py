@@ -161,7 +161,8 @@ async def compare_bulk(stock, pool, rounds):
         lambda: pool.set_many(items, ttl=60, jitter=0.1),
     )
     print(
-        f"set_many[10000]  {ours * 1e3:6.1f} ms  {write / ours:5.1f}x pipeline (12x)  jitter {write / jittered:4.1f}x (5x)"
+        f"set_many[10000]  {ours * 1e3:6.1f} ms  {write / ours:5.1f}x pipeline (12x)  "
+        f"jitter {write / jittered:4.1f}x (5x)"
     )
     read, ours = await median_of(rounds, pipelined(lambda p, k: p.get(k), KEYS[:1_000]), own_pipeline)
     print(f"pipeline[1000]   {ours * 1e3:6.1f} ms  {read / ours:5.1f}x (4x)")

@@ -20,7 +20,18 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from isp_perf.redis._config import Address, RedisSettings, Target
 
-__all__ = ["async_pool", "blocking_pool", "bound", "describe", "detach", "socket_of", "sockets", "transport_of"]
+__all__ = [
+    "async_pool",
+    "blocking_pool",
+    "bound",
+    "close_async",
+    "close_blocking",
+    "describe",
+    "detach",
+    "socket_of",
+    "sockets",
+    "transport_of",
+]
 
 # redis-py leaves these constructors without annotations.
 _ASYNC_SENTINEL: Any = AsyncSentinel
@@ -122,6 +133,24 @@ def blocking_pool(settings: RedisSettings, target: Target, address: Address | No
     return _BLOCKING_POOL(
         settings.max_connections, timeout=settings.timeout, connection_class=kind, **common, **_place(target, address)
     )
+
+
+async def close_async(pool: Any) -> None:
+    """Close every connection of an asyncio pool, and those to the sentinels it asks."""
+    await pool.disconnect()
+    for sentinel in _sentinels(pool):
+        await sentinel.aclose()
+
+
+def close_blocking(pool: Any) -> None:
+    """Close every connection of a pool for threads, and those to the sentinels it asks."""
+    pool.disconnect()
+    for sentinel in _sentinels(pool):
+        sentinel.close()
+
+
+def _sentinels(pool: Any) -> Iterable[Any]:
+    return getattr(getattr(pool, "sentinel_manager", None), "sentinels", ())
 
 
 def sockets(pool: Any) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from isp_perf.errors import RemoteError
 from isp_perf.redis._config import RedisSettings, Target
-from isp_perf.redis._connect import async_pool, describe, sockets
+from isp_perf.redis._connect import async_pool, close_async, describe, sockets
 from isp_perf.redis._errors import (
     LoginNotSentError,
     LostMaybeExecutedError,
@@ -51,7 +51,7 @@ class LoopState:
             yield
         finally:
             self.close()
-            await self.pool.disconnect()
+            await close_async(self.pool)
 
     async def _open(self) -> Any:
         connection = self.pool.make_connection()

@@ -18,7 +18,7 @@ from isp_perf.errors import MaybeExecutedError, NotSentError
 from isp_perf.redis._client import Way, Ways, or_empty, pack, refused
 from isp_perf.redis._combine import Combiner
 from isp_perf.redis._config import RedisSettings, Target
-from isp_perf.redis._connect import blocking_pool, bound, describe
+from isp_perf.redis._connect import blocking_pool, bound, close_blocking, describe
 from isp_perf.redis._errors import (
     LoginNotSentError,
     LostMaybeExecutedError,
@@ -252,4 +252,4 @@ class BlockingRedis(Redis):
     def disconnect(self) -> None:
         """Close every connection; later calls open new ones."""
         self.combiner.close()
-        self._pool.disconnect()
+        close_blocking(self._pool)
