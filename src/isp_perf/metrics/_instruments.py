@@ -147,6 +147,11 @@ class Histogram:
         self.total += units
 
     @property
+    def log_linear(self) -> bool:
+        """Whether the cells are those of the log-linear layout, not bounds of the user's own."""
+        return self._bounds is None
+
+    @property
     def count(self) -> int:
         """Number of observations."""
         return sum(list(self.cells))

@@ -6,6 +6,7 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
+from isp_perf._core.histogram import LARGEST
 from isp_perf._runtime.specialize import specialize
 from isp_perf.metrics._instruments import Histogram
 
@@ -14,16 +15,26 @@ __all__ = ["Timer", "timed"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_CALL = """\
+# The arithmetic of ``Histogram.observe_units`` in place, since a call costs as much as all of it; values outside the
+# usual range, and histograms with bounds of their own, take the call.
+_RECORD = """\
+    $spent = $clock() - $start
+    if $least < $spent < $most:
+        $shift = $spent.bit_length() - 4
+        $cells[($shift << 3) + ($spent >> $shift)] += 1
+        $histogram.total += $spent
+    else:
+        $record($spent)
+"""
+_CALL = f"""\
 $start = $clock()
 try:
     return $function($args)
 finally:
-    $record($clock() - $start)
-"""
+{_RECORD}"""
 _AWAIT = _CALL.replace("return $function", "return await $function")
-_GENERATE = _CALL.replace("return $function", "return (yield from $function").replace("($args)", "($args))")
-_GENERATE_ASYNC = """\
+_GENERATE = _CALL.replace("return $function($args)", "return (yield from $function($args))")
+_GENERATE_ASYNC = f"""\
 $start = $clock()
 try:
     $inner = $function($args)
@@ -42,8 +53,7 @@ try:
     except $stop:
         return
 finally:
-    $record($clock() - $start)
-"""
+{_RECORD}"""
 
 
 class Timer:
@@ -58,17 +68,17 @@ class Timer:
         histogram: where the duration goes, for example ``HISTOGRAM.labels(route="x")``.
     """
 
-    __slots__ = ("_outer", "_record", "_start")
+    __slots__ = ("_histogram", "_outer", "_start")
 
     def __init__(self, histogram: Histogram) -> None:
-        self._record = histogram.observe_units
+        self._histogram = histogram
         self._start = 0
-        self._outer: list[int] = []
+        self._outer: list[int] | None = None
 
     def __enter__(self) -> Self:
         """Start the clock."""
         if self._start:
-            self._outer.append(self._start)
+            self._outer = [*(self._outer or ()), self._start]
         self._start = perf_counter_ns()
         return self
 
@@ -76,12 +86,21 @@ class Timer:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """Stop the clock and record the duration, whether or not the block raised."""
-        self._record(perf_counter_ns() - self._start)
+        self._histogram.observe_units(perf_counter_ns() - self._start)
         self._start = self._outer.pop() if self._outer else 0
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Return ``function``, timed at each call."""
-        names: dict[str, Any] = {"function": function, "clock": perf_counter_ns, "record": self._record}
+        histogram = self._histogram
+        names: dict[str, Any] = {
+            "function": function,
+            "clock": perf_counter_ns,
+            "record": histogram.observe_units,
+            "histogram": histogram,
+            "cells": histogram.cells,
+            "least": 15 if histogram.log_linear else LARGEST,
+            "most": LARGEST,
+        }
         if inspect.isasyncgenfunction(function):
             names |= {"exit": GeneratorExit, "anything": BaseException, "stop": StopAsyncIteration}
             body = _GENERATE_ASYNC

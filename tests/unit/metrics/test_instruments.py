@@ -225,17 +225,17 @@ def test_counting_from_signals_and_collectors_cannot_deadlock(registry):
     def from_collector(phase, info):
         calls.labels(phase).inc()
 
-    old = signal.signal(signal.SIGALRM, from_signal)
+    old = signal.signal(signal.SIGVTALRM, from_signal)
     gc.callbacks.append(from_collector)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0.0005, 0.0005)
     try:
         for _ in range(300):
             registry.collect()
             gc.collect(0)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         gc.callbacks.remove(from_collector)
-        signal.signal(signal.SIGALRM, old)
+        signal.signal(signal.SIGVTALRM, old)
     values = registry.local().get("calls_total").by_key()
     assert values[("start",)] >= 300
     assert values[("signal",)] > 0

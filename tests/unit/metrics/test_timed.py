@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from isp_perf.metrics import MetricRegistry, timed
+from isp_perf.metrics import MetricRegistry, _timed, timed
 
 
 @pytest.fixture
@@ -127,3 +127,17 @@ async def test_an_error_inside_an_async_generator_reaches_the_caller(took):
     with pytest.raises(LookupError):
         await anext(generator)
     assert took.count == 1
+
+
+def test_user_bounds_and_odd_clocks_are_recorded_too(monkeypatch):
+    """Histograms with bounds of their own are timed as well, and a clock that stands still or leaps costs nothing."""
+    bounded = MetricRegistry().histogram("bounded_seconds", "Took.", buckets=(0.5, 1.0))
+    timed(bounded)(lambda: None)()
+    assert bounded.cells == [1, 0, 0]
+    readings = iter([0, 0, 5, 1, 0, 1 << 60])
+    monkeypatch.setattr(_timed, "perf_counter_ns", lambda: next(readings))
+    histogram = MetricRegistry().histogram("took_seconds", "Took.")
+    call = timed(histogram)(lambda: None)
+    for _ in range(3):
+        call()
+    assert (histogram.cells[0], histogram.cells[-1], histogram.count) == (2, 1, 3)

@@ -33,7 +33,8 @@ class Worker:
 
     def kill(self):
         """Let go of everything without a last word, as kill -9 does."""
-        self.exchange.abandon()
+        with self.exchange._lock:  # not in the middle of a publication, as its thread lives on in this process
+            self.exchange.abandon()
 
 
 @pytest.fixture

@@ -1,0 +1,230 @@
+"""Counting, timing, scraping, side by side with prometheus-client: `python benchmarks/test_metrics.py [rounds]`.
+
+All cases of a table run interleaved in one process with the collector off; the cost of the bare loop is subtracted;
+medians are compared as ratios, since absolute figures of a shared machine mean little.
+"""
+
+import asyncio
+import gc
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from isp_perf.metrics import MetricRegistry, MetricsMiddleware, timed
+from isp_perf.metrics._render import Format, Renderer
+from isp_perf.metrics._segment import SegmentWriter
+from isp_perf.metrics._workers import WorkerExchange
+
+COUNT = 2000
+SERIES = 10_000
+WORKERS = 4
+
+
+def race(cases, rounds):
+    """Return the median nanoseconds of one operation of each case, run in turns."""
+    spent = {name: [] for name in cases}
+    for run in cases.values():
+        run()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, run in cases.items():
+                started = time.perf_counter_ns()
+                run()
+                spent[name].append(time.perf_counter_ns() - started)
+    finally:
+        gc.enable()
+    return {name: statistics.median(values) for name, values in spent.items()}
+
+
+def show(title, rows):
+    print(f"\n{title}")
+    for name, figure, limit in rows:
+        print(f"  {name:58} {figure:>12}   {limit}")
+
+
+def looping(body, **names):
+    """Return a function that runs the source ``body`` COUNT times."""
+    scope = {**names, "range": range, "COUNT": COUNT}
+    exec(f"def run():\n    for _ in range(COUNT):\n        {body}\n", scope)
+    return scope["run"]
+
+
+class Plain:
+    __slots__ = ("n",)
+
+    def __init__(self):
+        self.n = 0
+
+
+def counting(rounds):
+    own, peers = MetricRegistry(), CollectorRegistry()
+    labelled = own.counter("labelled", "N.", ["queue"])
+    their = prometheus_client.Counter("theirs", "N.", ["queue"], registry=peers)
+    took = own.histogram("took_seconds", "Took.")
+    summed = prometheus_client.Histogram("summed", "Took.", registry=peers)
+    nothing = looping("pass")
+
+    @timed(took)
+    def ours():
+        pass
+
+    @summed.time()
+    def theirs():
+        pass
+
+    cases = {
+        "loop": nothing,
+        "inline += on a slot": looping("plain.n += 1", plain=Plain()),
+        "counter.n += 1": looping("counter.n += 1", counter=labelled.labels("a")),
+        "counter.inc()": looping("inc()", inc=labelled.labels("a").inc),
+        "family.labels(queue).inc()": looping("labels(queue='a').inc()", labels=labelled.labels),
+        "prometheus child.inc()": looping("inc()", inc=their.labels("a").inc),
+        "prometheus labels(queue).inc()": looping("labels(queue='a').inc()", labels=their.labels),
+        "two clock reads": looping("clock(); clock()", clock=time.perf_counter_ns),
+        "with timed(histogram)": looping("with timed(took): pass", timed=timed, took=took),
+        "with one timer, entered again": looping("with timer: pass", timer=timed(took)),
+        "prometheus with .time()": looping("with took.time(): pass", took=summed),
+        "call": looping("call()", call=ours.__wrapped__),
+        "@timed call": looping("call()", call=ours),
+        "prometheus @.time() call": looping("call()", call=theirs),
+    }
+    found = race(cases, rounds)
+    loop = found.pop("loop")
+    net = {name: (value - loop) / COUNT for name, value in found.items()}
+    show("counting and timing", [(name, f"{value:.0f} ns", "") for name, value in net.items()])
+    inline, call = net["inline += on a slot"], net["call"]
+    decorated = net["prometheus @.time() call"] - call
+    show(
+        "ratios",
+        [
+            ("counter.n += 1 / inline", f"{net['counter.n += 1'] / inline:.2f}x", "limit 1.2x"),
+            ("prometheus child / counter.n += 1", f"{net['prometheus child.inc()'] / net['counter.n += 1']:.0f}x", ""),
+            (
+                "prometheus labels() / ours",
+                f"{net['prometheus labels(queue).inc()'] / net['family.labels(queue).inc()']:.1f}x",
+                "",
+            ),
+            (
+                "prometheus with / ours",
+                f"{net['prometheus with .time()'] / net['with timed(histogram)']:.1f}x",
+                "bar 3.5x",
+            ),
+            ("prometheus decorator / ours", f"{decorated / (net['@timed call'] - call):.1f}x", "bar 5x"),
+            ("@timed / two clock reads", f"{(net['@timed call'] - call) / net['two clock reads']:.1f}x", "limit 2.6x"),
+        ],
+    )
+
+
+def requests(rounds):
+    class Route:
+        path_format = "/users/{id}"
+
+    async def application(scope, receive, send):
+        scope["route"] = Route
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 100})
+
+    async def send(message):
+        pass
+
+    measured = MetricsMiddleware(application, target=MetricRegistry())
+    loop = asyncio.new_event_loop()
+
+    def runs(app):
+        async def many():
+            for _ in range(COUNT):
+                await app({"type": "http", "method": "GET", "path": "/users/1"}, None, send)
+
+        return lambda: loop.run_until_complete(many())
+
+    found = race({"bare": runs(application), "measured": runs(measured)}, rounds)
+    loop.close()
+    added = (found["measured"] - found["bare"]) / COUNT / 1000
+    show("HTTP middleware", [("added to a request", f"{added:.2f} us", "limit 2 us")])
+
+
+def scrapes(rounds):
+    own, peers = MetricRegistry(limit=SERIES + 1), CollectorRegistry()
+    ours = own.counter("n", "N.", ["series"])
+    theirs = prometheus_client.Counter("n", "N.", ["series"], registry=peers)
+    for series in range(SERIES):
+        ours.labels(series).n = series
+        theirs.labels(series).inc(series)
+    renderer = Renderer()
+    with tempfile.TemporaryDirectory() as folder:
+        writer = SegmentWriter(Path(folder) / "a-b.m", "00" * 16)
+        cases = {
+            "ours": lambda: renderer.render(own.collect(), Format()),
+            "prometheus-client": lambda: generate_latest(peers),
+            "publish": lambda: writer.publish(own.local(), 1),
+        }
+        found = race(cases, max(3, rounds // 20))
+        writer.close()
+    ratio = found["prometheus-client"] / found["ours"]
+    show(
+        f"a scrape of {SERIES} series",
+        [
+            ("ours", f"{found['ours'] / 1e6:.1f} ms", "limit 10 ms"),
+            ("prometheus-client", f"{found['prometheus-client'] / 1e6:.0f} ms", ""),
+            ("ratio", f"{ratio:.0f}x", "bar 25x"),
+            ("publishing them to the siblings", f"{found['publish'] / 1e6:.2f} ms", "target 0.2 ms"),
+        ],
+    )
+
+
+def exchange(rounds):
+    """Time a scrape over WORKERS workers with all series each, beside prometheus-client's multi-process mode."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        members = []
+        for _ in range(WORKERS):
+            own = MetricRegistry(limit=SERIES + 1)
+            family = own.counter("n", "N.", ["series"])
+            for series in range(SERIES):
+                family.labels(series).n = series
+            members.append(WorkerExchange(own.local, Path(folder)))
+        renderer = Renderer()
+        cases = {"ours": lambda: renderer.render(members[0].gather(), Format())}
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as theirs:
+            write_their_files(theirs)
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, path=theirs)
+            cases["prometheus-client"] = lambda: generate_latest(registry)
+            found = race(cases, max(3, rounds // 40))
+        for member in members:
+            member.close()
+    show(
+        f"a scrape over {WORKERS} workers, {SERIES} series each",
+        [
+            ("ours (asked, answered, merged, written)", f"{found['ours'] / 1e6:.1f} ms", ""),
+            ("prometheus-client, multi-process mode", f"{found['prometheus-client'] / 1e6:.0f} ms", ""),
+            ("ratio", f"{found['prometheus-client'] / found['ours']:.0f}x", "bar 80x"),
+        ],
+    )
+
+
+def write_their_files(folder):
+    """Have WORKERS processes write the files of prometheus-client's multi-process mode."""
+    program = (
+        "from prometheus_client import Counter\n"
+        "n = Counter('n', 'N.', ['series'])\n"
+        f"for s in range({SERIES}): n.labels(s).inc(s)\n"
+    )
+    for _ in range(WORKERS):
+        environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder}
+        if os.spawnve(os.P_WAIT, sys.executable, [sys.executable, "-c", program], environ):
+            raise SystemExit("prometheus-client's worker failed")
+
+
+if __name__ == "__main__":
+    chosen = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    for table in (counting, requests, scrapes, exchange):
+        table(chosen)
