@@ -35,7 +35,7 @@ class Joinable(Protocol):
 
 
 class Isolation:
-    """One isolation, for a ``reason``; it ends with ``release()``, with its block, or after its duration."""
+    """One isolation of ``breaker``, for a ``reason``; it ends with ``release()``, with its block, or after its duration."""
 
     __slots__ = ("_breaker", "reason")
 

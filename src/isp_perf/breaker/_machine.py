@@ -137,7 +137,7 @@ class Machine:
                 self.would_open += 1
                 self._note_locked("would_open", "metrics_only", cause, error=reason)
             return
-        counts = (1, 1) if isinstance(era, HalfOpenEra) else era.counted(now)
+        counts = self.present_counts(now)
         self.round += 1
         self._enter_locked(OpenEra(self, now + break_, cause=reason, counts=counts), cause, reason)
 
