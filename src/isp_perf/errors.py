@@ -153,7 +153,8 @@ class PoolBusyError(RejectedError, TimeoutError):
 
     def __init__(self, name: str, retry_after: float | None = None, cause: str | None = None) -> None:
         super().__init__(name, retry_after, cause)
-        self.args: tuple[Any, ...] = (name, retry_after, cause)  # an OSError takes a third argument for a file's name and drops it
+        # An OSError takes a third argument for a file's name, and drops it.
+        self.args: tuple[Any, ...] = (name, retry_after, cause)
 
 
 class RemoteError(PerfError):
