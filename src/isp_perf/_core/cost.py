@@ -66,9 +66,11 @@ class CostModel:
 
     def observe(self, choice: Choice, size: int, seconds: float) -> None:
         """Learn from one timing; small bodies and impossible times are ignored, the rest is clipped to 4x."""
+        if size < _OBSERVED_FROM or seconds <= 0:
+            return
         recipe = (choice.coding, choice.level)
         shipped = self._shipped.get(recipe)
-        if size < _OBSERVED_FROM or seconds <= 0 or shipped is None:
+        if shipped is None:
             return
         rate = size / (seconds * 1e6)
         mixed = self._rates[recipe] + _WEIGHT * (rate - self._rates[recipe])
@@ -81,9 +83,10 @@ class CostModel:
         steps 2 and 3 change the order: zstd first, then whatever is fastest.
         """
         order = self._ordered(candidates, size, step) if step >= _ZSTD_FIRST else candidates
+        rates = self._rates
         for coding in order:
             level = level_for(coding, size, step)
-            if self.predict(coding, level, size) <= budget_us:
+            if size <= budget_us * rates.get((coding, level), _DEFAULT_RATE):
                 return Choice(coding, level, inline=True)
         return Choice(order[0], level_for(order[0], size, step), inline=False)
 

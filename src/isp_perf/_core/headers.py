@@ -68,9 +68,7 @@ class Vary:
         self.line = (b"vary", b", ".join(members))
 
 
-def _missing(vary: bytes | None, wanted: Sequence[bytes]) -> Sequence[bytes]:
-    if vary is None:
-        return wanted
+def _missing(vary: bytes, wanted: Sequence[bytes]) -> list[bytes]:
     present = {member.strip(b" \t").lower() for member in vary.split(b",")}
     return [] if b"*" in present else [name for name in wanted if name.lower() not in present]
 
@@ -113,9 +111,10 @@ def coded_headers(
             if tag is not None:
                 out.append((pair[0], tag))
         else:
-            out.append((pair[0], pair[1]))
-    missing = _missing(vary, wanted.members)
-    if missing:
+            out.append(pair)
+    if vary is None:
+        out.append(wanted.line)
+    elif missing := _missing(vary, wanted.members):
         _varied(out, missing)
     out.append((b"content-encoding", coding.encode("ascii")))
     return out

@@ -21,8 +21,6 @@ from isp_perf.compression._dictionary import (
     DICTIONARY_FIELDS,
     Dictionaries,
     DictionaryUse,
-    Prepared,
-    Shelf,
     make_shelf,
 )
 from isp_perf.compression._offload import Offload
@@ -182,9 +180,9 @@ class Engine:
         """Encode a complete body in a thread; the time it took there teaches nothing, for threads share the cores."""
         return await self._away(partial(self._encode, choice, body))
 
-    async def encode_with(self, shelf: Shelf, dictionary: Prepared, body: bytes) -> tuple[bytes, float]:
+    async def encode_with(self, encode: Callable[[bytes], bytes], body: bytes) -> tuple[bytes, float]:
         """Encode a complete body with a dictionary that the client has, here or in a thread."""
-        job = partial(_timed, shelf.encode, dictionary, body)
+        job = partial(_timed, encode, body)
         if self._cost.predict("zstd", LEVELS["zstd"], len(body)) > self._budget_us:
             return await self._away(job)
         coded, seconds = job()
@@ -199,7 +197,9 @@ class Engine:
 
     def _encode(self, choice: Choice, body: bytes) -> tuple[bytes, float]:
         started = perf_counter()
-        coded = self._codecs[choice.coding].whole(body, choice.level, self.padding(body))
+        coded = self._codecs[choice.coding].whole(
+            body, choice.level, self.padding(body) if self.breach is not None else 0
+        )
         return coded, perf_counter() - started
 
     def padding(self, sample: bytes) -> int:
@@ -255,9 +255,9 @@ def _picked(headers: Iterable[tuple[bytes, bytes]], read: frozenset[bytes]) -> d
     return found
 
 
-def _timed(encode: Callable[[Prepared, bytes], bytes], dictionary: Prepared, body: bytes) -> tuple[bytes, float]:
+def _timed(encode: Callable[[bytes], bytes], body: bytes) -> tuple[bytes, float]:
     started = perf_counter()
-    coded = encode(dictionary, body)
+    coded = encode(body)
     return coded, perf_counter() - started
 
 

@@ -14,7 +14,8 @@ Nothing that comes in is ever changed: applications reuse their messages and hea
 first body message, so that it can be right; an event stream's head leaves at once.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from isp_perf._core.cost import LEVELS, Choice
@@ -33,8 +34,8 @@ from isp_perf._core.negotiation import NOT_ACCEPTABLE
 from isp_perf.compression._asgi import ASGIApp, Message, Receive, Scope, Send
 from isp_perf.compression._codecs import Encoder
 from isp_perf.compression._config import Options
-from isp_perf.compression._dictionary import DictionaryUse
 from isp_perf.compression._engine import Engine
+from isp_perf.compression._variants import Variants
 from isp_perf.errors import ConfigurationError
 
 __all__ = ["OPT_OUT", "SCOPE_KEY", "Responder"]
@@ -127,8 +128,8 @@ class Responder:
         if self._state == _PASSING:
             return self._send(message)
         kind = message["type"]
-        if kind == _BODY and self._state != _WAITING:
-            return self._body(message)
+        if kind == _BODY:
+            return self._first(message) if self._state == _HELD else self._body(message)
         if kind == _START and self._state == _WAITING:
             return self._begin(message)
         return self._other(message)
@@ -246,9 +247,7 @@ class Responder:
 
     async def _body(self, message: Message) -> None:
         state = self._state
-        if state == _HELD:
-            await self._first(message)
-        elif state == _CODING:
+        if state == _CODING:
             await self._chunk(message)
         elif state == _BODILESS:
             await self._send({**message, "body": b""} if message.get("body") else message)
@@ -257,29 +256,40 @@ class Responder:
         else:
             await self._send(message)
 
-    async def _first(self, message: Message) -> None:
+    def _first(self, message: Message) -> Awaitable[None]:
         body = message.get("body", b"")
         if message.get("more_body", False):
-            await self._open(_bytes(body))
-            await self._chunk(message)
-            return
+            return self._stream(message, _bytes(body))
         reason = self._too_small(len(body))
         if reason is None and self._declared not in (None, len(body)):
             # Coding it would hide that the application sent less, or more, than it promised.
             reason = "wrong_length"
-        if reason is None:
-            await self._whole(message, _bytes(body))
-        else:
-            await self._plain(reason)
-            await self._send(message)
+        return self._whole(message, _bytes(body)) if reason is None else self._uncoded(message, reason)
 
-    async def _whole(self, message: Message, body: bytes) -> None:
-        """Encode a complete body; send it as it was if it did not become smaller and the client may have it so."""
+    async def _stream(self, message: Message, first: bytes) -> None:
+        await self._open(first)
+        await self._chunk(message)
+
+    async def _uncoded(self, message: Message, reason: str) -> None:
+        await self._plain(reason)
+        await self._send(message)
+
+    def _whole(self, message: Message, body: bytes) -> Awaitable[None]:
+        """Encode a complete body: with a dictionary, from the variant cache, by the codec here, or in a thread."""
+        use, shelf = self._request.use, self._engine.shelf
+        if use is not None and shelf is not None and use.dictionary is not None and self._options.coding is None:
+            return self._whole_with(partial(shelf.encode, use.dictionary), message, body)
+        choice, coded, seconds = self._encoded_now(body)
+        if coded is None:
+            return self._whole_away(choice, message, body)
+        return self._send_coded(message, body, (choice, coded, seconds))
+
+    async def _send_coded(self, message: Message, body: bytes, result: tuple[Choice, bytes, float]) -> None:
+        """Send the coded form, or the body as it was if that is not larger and the client may have it so."""
         engine = self._engine
-        choice, coded, seconds = await self._encoded(body)
+        choice, coded, seconds = result
         if len(coded) >= len(body) and self._request.plan.identity_ok:
-            await self._plain("not_smaller")
-            await self._send(message)
+            await self._uncoded(message, "not_smaller")
             return
         headers = self._coded_headers(choice.coding, strong=engine.strong_tags)
         self._announce(headers, body)
@@ -305,38 +315,42 @@ class Responder:
         if use.link is not None:
             headers.append((b"link", f'<{use.link}>; rel="compression-dictionary"'.encode("ascii")))
 
-    async def _encoded_with_dictionary(self, use: DictionaryUse, body: bytes) -> tuple[Choice, bytes, float] | None:
-        shelf, dictionary = self._engine.shelf, use.dictionary
-        if shelf is None or dictionary is None or self._options.coding is not None:
-            return None
-        self._state = _BROKEN
-        coded, seconds = await self._engine.encode_with(shelf, dictionary, body)
-        self._engine.stats.dictionary += 1
-        return Choice("dcz", LEVELS["zstd"], inline=True), coded, seconds
-
-    async def _encoded(self, body: bytes) -> tuple[Choice, bytes, float]:
-        """Return a complete body's coded form: from the variant cache, from the codec here, or from a thread."""
+    def _encoded_now(self, body: bytes) -> tuple[Choice, bytes | None, float]:
+        """Encode a complete body if that fits the budget, or find it in the variant cache; else only choose."""
         engine = self._engine
-        use = self._request.use
-        if use is not None and (coded_with := await self._encoded_with_dictionary(use, body)) is not None:
-            return coded_with
         candidates = self._candidates()
-        variants = engine.variants
-        if variants is not None:
-            control = self._found.get(b"cache-control")
-            if not variants.serves(len(body), control, wish=self._options.cache):
-                variants = None
-            elif (found := variants.find(candidates, body)) is not None:
-                return *found, 0.0
+        variants = self._variants(len(body)) if engine.variants is not None else None
+        if variants is not None and (found := variants.find(candidates, body)) is not None:
+            return *found, 0.0
         choice = engine.choose(candidates, len(body))
-        if choice.inline:
-            coded, seconds = engine.encode(choice, body)
-        else:
-            self._state = _BROKEN  # until the thread has answered: a cancelled caller must not start over
-            coded, seconds = await engine.encode_away(choice, body)
+        if not choice.inline:
+            return choice, None, 0.0
+        coded, seconds = engine.encode(choice, body)
         if variants is not None:
             variants.offer(choice, body, coded)
         return choice, coded, seconds
+
+    def _variants(self, size: int) -> Variants | None:
+        """Return the variant cache if this response may use it."""
+        variants = self._engine.variants
+        control = self._found.get(b"cache-control")
+        return variants if variants is not None and variants.serves(size, control, wish=self._options.cache) else None
+
+    async def _whole_away(self, choice: Choice, message: Message, body: bytes) -> None:
+        """Encode a complete body in a thread."""
+        self._state = _BROKEN  # until the thread has answered: a cancelled caller must not start over
+        coded, seconds = await self._engine.encode_away(choice, body)
+        variants = self._variants(len(body))
+        if variants is not None:
+            variants.offer(choice, body, coded)
+        await self._send_coded(message, body, (choice, coded, seconds))
+
+    async def _whole_with(self, encode: Callable[[bytes], bytes], message: Message, body: bytes) -> None:
+        """Encode a complete body with the dictionary that the client has."""
+        self._state = _BROKEN
+        coded, seconds = await self._engine.encode_with(encode, body)
+        self._engine.stats.dictionary += 1
+        await self._send_coded(message, body, (Choice("dcz", LEVELS["zstd"], inline=True), coded, seconds))
 
     async def _open(self, first: bytes) -> None:
         """Begin a coded stream whose first chunk is ``first``, and send its head."""
