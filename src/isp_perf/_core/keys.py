@@ -68,12 +68,13 @@ class Template:
         return shorten("".join(parts))
 
 
-def parse_template(text: str, parameters: Sequence[str]) -> Template:
+def parse_template(text: str, parameters: Sequence[str], *, setting: str = "key") -> Template:
     """Return the parsed template.
 
     Args:
         text: such as ``"user:{user_id}"``; ``{{`` and ``}}`` write literal braces.
         parameters: names of the function's parameters.
+        setting: ``"key"``, or ``"tags"``: a tag may be a constant, and has no ``{hash}``.
 
     Raises:
         ConfigurationError: unbalanced braces, a field that is no parameter, a conversion or format, or no field at all
@@ -93,11 +94,20 @@ def parse_template(text: str, parameters: Sequence[str]) -> Template:
                 _parse_field(text, name + (f"!{conversion}" if conversion else "") + (form or ""), parameters)
             )
             literals.append("")
-    if parameters and not fields:
+    _check_fields(text, fields, parameters, setting=setting)
+    return Template(text, *_with_borders(literals, fields))
+
+
+def _check_fields(text: str, fields: Sequence[Field], parameters: Sequence[str], *, setting: str) -> None:
+    if setting == "tags":
+        if Field(HASH) in fields:
+            raise ConfigurationError(
+                "tags", text, "a tag names fields, not {hash}", "name the parameters it depends on"
+            )
+    elif parameters and not fields:
         raise ConfigurationError(
             "key", text, "a template without a field gives every call one key", f"add {{{parameters[0]}}} or {{hash}}"
         )
-    return Template(text, *_with_borders(literals, fields))
 
 
 def _parse_field(text: str, name: str, parameters: Sequence[str]) -> Field:

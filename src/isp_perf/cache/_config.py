@@ -1,6 +1,6 @@
 """What a cached function promises: the frozen policy."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, Literal, TypedDict, Unpack
@@ -25,6 +25,7 @@ class PolicyOptions(TypedDict, total=False):
     hard_timeout: float | timedelta | None
     cache_errors: Mapping[type[BaseException], float]
     cache_none: bool | float
+    tags: Sequence[str]
     private: bool
     typed: bool
     when: Callable[[Any], bool] | None
@@ -58,6 +59,8 @@ class CachePolicy:
             instead of calling the function. Default: none.
         cache_none: ``True`` (default): ``None`` is a value like any other; a number: its own ttl in seconds;
             ``False``: ``None`` is not stored.
+        tags: names under which results can be invalidated together; for decorated functions templates with fields, as
+            the key, without ``{hash}``. Default: none.
         private: the key must name whose data it is: a template without a field is refused. Default ``False``.
         typed: keep arguments apart in templates that Python calls equal, such as 1, ``True`` and 1.0.
             Default ``False``; ``{hash}`` always does.
@@ -79,24 +82,31 @@ class CachePolicy:
     hard_timeout: float | timedelta | None = None
     cache_errors: Mapping[type[BaseException], float] = field(default_factory=dict[type[BaseException], float])
     cache_none: bool | float = True
+    tags: Sequence[str] = ()
     private: bool = False
     typed: bool = False
     when: Callable[[Any], bool] | None = None
     codec: Codec | None = None
 
     def __post_init__(self) -> None:
-        for name in _DURATIONS:
-            if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, seconds(name, given))
+        self._take_durations()
         self._check_early()
-        for kind, duration in self.cache_errors.items():
-            seconds(f"cache_errors[{kind.__name__}]", duration)
+        if isinstance(self.tags, str):
+            raise ConfigurationError("tags", self.tags, "a sequence of texts", f"write tags=({self.tags!r},)")
+        object.__setattr__(self, "tags", tuple(self.tags))
         if not isinstance(self.cache_none, bool):
             object.__setattr__(self, "cache_none", seconds("cache_none", self.cache_none))
         if isinstance(self.jitter, bool) or not 0 <= self.jitter <= 1:
             raise ConfigurationError("jitter", self.jitter, "a share between 0 and 1", "pass for example 0.1")
         if self.when is not None and not callable(self.when):
             raise ConfigurationError("when", type(self.when).__name__, "a function of the result", "pass a callable")
+
+    def _take_durations(self) -> None:
+        for name in _DURATIONS:
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, seconds(name, given))
+        for kind, duration in self.cache_errors.items():
+            seconds(f"cache_errors[{kind.__name__}]", duration)
 
     def _check_early(self) -> None:
         early: object = self.early_refresh

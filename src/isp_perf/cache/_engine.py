@@ -37,6 +37,10 @@ class Source(Keyed, Protocol):
         """How its values become bytes."""
         ...
 
+    def tags(self, values: tuple[Any, ...], /) -> tuple[str, ...]:
+        """Return the tags of what a call returns."""
+        ...
+
     def step(self, values: tuple[Any, ...], /) -> Callable[[], Any]:
         """Return the call of the loader as a step."""
         ...
@@ -58,6 +62,10 @@ class Call(NamedTuple):
     slot: Any
     native: bool
     values: tuple[Any, ...]
+
+    def tags(self) -> tuple[str, ...]:
+        """Return the tags of the value."""
+        return self.source.tags(self.values) if self.source.policy.tags else ()
 
     def key(self) -> str:
         """Return the logical key."""

@@ -20,10 +20,11 @@ from isp_perf.cache._ages import MISSING, age_of, life_of, opened, stale_value_l
 from isp_perf.cache._codec import UNTYPED_SHAPE
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._local import LocalLevel
+from isp_perf.cache._local import LocalLevel, StagedEntry
+from isp_perf.cache._tags import Versions, made_versions, read_tagged
 from isp_perf.errors import CodecError
 
-__all__ = ["Flow", "decoded", "fetch", "keep_remote", "lifetime", "local_ttl"]
+__all__ = ["Flow", "decoded", "fetch", "insert_locked", "keep_remote", "lifetime", "local_ttl"]
 
 Flow = Generator[Callable[[], Any], Any, Any]
 _ONE_WAY: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
@@ -91,6 +92,8 @@ def _take_off_locked(call: Call, old: Flight | None, *, tasks: bool) -> Flight:
     """Attach a new flight; who waited for one whose leader is gone for good waits for this one."""
     flight = Flight(call.source.label)
     flight.lead_by(LEADING.get(), tasks=tasks)
+    if call.source.policy.tags:
+        flight.tags = frozenset(call.tags())
     if old is not None:
         flight.waiters, old.waiters = old.waiters, []
         old.attached = False
@@ -190,9 +193,10 @@ def _instead_locked(engine: Engine, call: Call, flight: Flight, *, failure: Fail
 def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
     """Return the value from the remote level or the loader, the flight landed, or the loader's ``Failure``."""
     remote = engine.second is not None and not call.source.local_only
-    if remote and not reload:
-        found = yield from remote_value(engine, call, ops=engine.ops(tasks=flight.loop is not None))
-        if found is not MISSING:
+    versions: Versions = {}
+    if remote and (flight.tags or not reload):
+        found, versions = yield from remote_value(engine, call, flight)
+        if found is not MISSING and not reload:
             value, rest = found
             _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, rest))
             engine.local.counters.remote_hits += 1
@@ -203,7 +207,7 @@ def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow
         return value
     ttl = lifetime(call.source.policy, value)
     if remote and ttl:
-        yield from keep_remote(engine, call, flight, value=value, ttl=ttl)
+        yield from keep_remote(engine, call, flight, value=value, ttl=ttl, versions=versions)
     _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, ttl))
     return value
 
@@ -243,17 +247,22 @@ def _store(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float
     local = engine.local
     with local.lock:
         if flight.attached and ttl > 0:
-            _insert_locked(local, call, flight, value=value, ttl=ttl)
+            insert_locked(local, call, value=value, ttl=ttl, load_seconds=flight.seconds, tags=flight.tags)
         _land_locked(call, flight)
 
 
-def _insert_locked(local: LocalLevel, call: Call, flight: Flight, *, value: Any, ttl: float) -> None:
+def insert_locked(
+    local: LocalLevel, call: Call, *, value: Any, ttl: float, load_seconds: float, tags: frozenset[str]
+) -> None:
+    """Keep a value in the local level, in the form that its policy needs."""
     policy = call.source.policy
-    if not policy.staged:
+    if not policy.staged and not tags:
         local.insert_locked(call.store, call.slot, value, ttl=ttl, native=call.native)
         return
-    life = life_of(policy, local.clock(), ttl=ttl, load_seconds=flight.seconds)
-    local.insert_staged_locked(call.store, call.slot, value, life=life, native=call.native)
+    life = life_of(policy, local.clock(), ttl=ttl, load_seconds=load_seconds)
+    entry = StagedEntry(value, call.slot, life.refresh_at)
+    entry.life, entry.tags = life, tags
+    local.insert_staged_locked(call.store, entry, native=call.native)
 
 
 def lifetime(policy: CachePolicy, value: Any) -> float:
@@ -269,19 +278,24 @@ def local_ttl(policy: CachePolicy, ttl: float) -> float:
     return ttl if policy.local is None else min(ttl, policy.local)
 
 
-def remote_value(engine: Engine, call: Call, *, ops: Any) -> Flow:
-    """Return the remote level's value and the seconds it has left, or ``MISSING``."""
-    if engine.second is None:
-        return MISSING
-    data = yield from engine.second.read(ops, call.key())
-    return MISSING if data is None else decoded(engine, call, data)
+def remote_value(engine: Engine, call: Call, flight: Flight) -> Flow:
+    """Return the remote level's value and the seconds it has left, or ``MISSING``; and the versions of the tags."""
+    second, tags, key = engine.second, tuple(flight.tags), call.key()
+    if second is None:
+        return MISSING, {}
+    ops = engine.ops(tasks=flight.loop is not None)
+    data, versions = yield from read_tagged(second, ops, [key], tags=tags)
+    result = decoded(engine, call, data[key], versions=versions) if key in data else MISSING
+    if result is MISSING and tags:
+        versions = yield from made_versions(second, ops, tags, versions=versions, ttl=call.source.policy.fresh)
+    return result, versions
 
 
-def decoded(engine: Engine, call: Call, data: bytes) -> Any:
+def decoded(engine: Engine, call: Call, data: bytes, *, versions: Versions) -> Any:
     """Return the value in ``data`` and the seconds it has left, or ``MISSING`` for anything that is not ours."""
     codec = call.source.codec
     framed = unframe(data, shape=getattr(codec, "shape", UNTYPED_SHAPE))
-    if framed is None:
+    if framed is None or any(versions.get(tag) != version for tag, version in framed.tags.items()):
         return MISSING
     rest = min(framed.expires - engine.wall(), call.source.policy.fresh)
     if rest <= 0:
@@ -291,11 +305,11 @@ def decoded(engine: Engine, call: Call, data: bytes) -> Any:
     return MISSING
 
 
-def keep_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float) -> Flow:
+def keep_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float, versions: Versions) -> Flow:
     """Write the value to the remote level; taken back if the flight is detached meanwhile."""
     codec = call.source.codec
     shape = getattr(codec, "shape", UNTYPED_SHAPE)
-    data = frame(codec.encode(value), shape=shape, expires=engine.wall() + ttl)
+    data = frame(codec.encode(value), shape=shape, expires=engine.wall() + ttl, tags=versions)
     if engine.second is not None and flight.attached:
         ops = engine.ops(tasks=flight.loop is not None)
         valid = partial(getattr, flight, "attached")

@@ -12,10 +12,11 @@ from isp_perf.cache._ages import MISSING, is_fresh
 from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._flow import Flow, decoded, fetch, keep_remote, lifetime, local_ttl
+from isp_perf.cache._flow import Flow, decoded, fetch, insert_locked, keep_remote, lifetime, local_ttl
 from isp_perf.cache._local import Store
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import Counters
+from isp_perf.cache._tags import Versions, made_versions, read_tagged, tags_of, version_key
 from isp_perf.typing import Clock, Codec
 
 __all__ = ["KeySource", "Keys"]
@@ -51,6 +52,10 @@ class KeySource:
     def key_of(self, slot: Any, token: str) -> str:
         """Return the logical key, which the slot holds."""
         return token + str(slot[0])
+
+    def tags(self, _values: tuple[Any, ...], /) -> tuple[str, ...]:
+        """Return the tags, which are literal here."""
+        return tuple(self.policy.tags)
 
     def step(self, _values: tuple[Any, ...], /) -> Callable[[], Any]:
         """Return the loader as a step of a task."""
@@ -95,21 +100,22 @@ class Keys:
                 else:
                     missing.append(key)
         if missing and self._engine.second is not None:
-            data = yield from self._engine.second.read_many(self._engine.ops(tasks=tasks), missing)
+            data, versions = yield from read_tagged(self._engine.second, self._engine.ops(tasks=tasks), missing)
             for key, framed in data.items():
-                self._take(found, self.call(key, policy, None), framed)
+                self._take(found, self.call(key, policy, None), framed, versions=versions)
         local.counters.misses += len(set(missing) - found.keys())
         return found
 
-    def _take(self, found: dict[str, Any], call: Call, framed: bytes) -> None:
-        result = decoded(self._engine, call, framed)
+    def _take(self, found: dict[str, Any], call: Call, data: bytes, *, versions: Versions) -> None:
+        result = decoded(self._engine, call, data, versions=versions)
         if result is MISSING:
             return
         value, rest = result
         found[call.slot[0]] = value
         local = self._engine.local
         with local.lock:
-            local.insert_locked(call.store, call.slot, value, ttl=rest, native=False)
+            tags = tags_of(data)
+            insert_locked(local, call, value=value, ttl=rest, load_seconds=0.0, tags=tags)
             local.counters.remote_hits += 1
 
     def write(self, key: str, value: Any, policy: CachePolicy, *, tasks: bool) -> Flow:
@@ -123,13 +129,15 @@ class Keys:
         local, key = self._engine.local, call.key()
         written = Flight(call.source.label)
         written.lead_by(None, tasks=tasks)
+        written.tags = frozenset(call.tags())
+        versions = yield from self._versions(call, tasks=tasks)
         with local.lock:
             self._detach_locked({key}.__contains__)
             self._replace_locked(call, key, value=value, ttl=local_ttl(call.source.policy, ttl))
             self._writes[written] = key
         try:
             if ttl and not call.source.local_only:
-                yield from keep_remote(self._engine, call, written, value=value, ttl=ttl)
+                yield from keep_remote(self._engine, call, written, value=value, ttl=ttl, versions=versions)
             elif self._engine.second is not None:
                 yield from self._engine.second.delete(self._engine.ops(tasks=tasks), (key,))
         finally:
@@ -184,8 +192,9 @@ class Keys:
                 return entry.value
         if self._engine.second is None or call.source.local_only:
             return default
-        data = yield from self._engine.second.read(self._engine.ops(tasks=tasks), call.key())
-        result: Any = MISSING if data is None else decoded(self._engine, call, data)
+        key = call.key()
+        data, versions = yield from read_tagged(self._engine.second, self._engine.ops(tasks=tasks), [key])
+        result: Any = decoded(self._engine, call, data[key], versions=versions) if key in data else MISSING
         return default if result is MISSING else result[0]
 
     def _replace_locked(self, call: Call, key: str, *, value: Any, ttl: float) -> None:
@@ -196,7 +205,39 @@ class Keys:
             call = call._replace(store=entry.home, slot=entry.slot, native=entry.slot in entry.home.hot)
             local.remove_locked(entry)
         if ttl > 0:
-            local.insert_locked(call.store, call.slot, value, ttl=ttl, native=call.native)
+            insert_locked(local, call, value=value, ttl=ttl, load_seconds=0.0, tags=frozenset(call.tags()))
+
+    def _versions(self, call: Call, *, tasks: bool) -> Flow:
+        """Return the versions of the tags of ``call``, made where there were none."""
+        if not call.source.policy.tags or self._engine.second is None or call.source.local_only:
+            return {}
+        second, ops, tags = self._engine.second, self._engine.ops(tasks=tasks), call.tags()
+        _, versions = yield from read_tagged(second, ops, (), tags=tags)
+        return (yield from made_versions(second, ops, tags, versions=versions, ttl=call.source.policy.fresh))
+
+    def invalidate_tags(self, tags: Iterable[str], *, tasks: bool) -> Flow:
+        """Remove everything that has one of ``tags`` and return whether the remote level knows."""
+        gone = frozenset(tags)
+        local = self._engine.local
+        with local.lock:
+            self._detach_tagged_locked(gone)
+            for tag in gone:
+                for entry in list(local.tagged.get(tag, ())):
+                    local.invalidate_locked(entry)
+        if self._engine.second is None or not gone:
+            return True
+        # Without its version key a tag has another version from the next use on: what carries the old one is a miss.
+        ops = self._engine.ops(tasks=tasks)
+        return (yield from self._engine.second.delete(ops, [version_key(tag) for tag in gone]))
+
+    def _detach_tagged_locked(self, gone: frozenset[str]) -> None:
+        for store in (self.store, *(store for site in self._sites for store in site.stores())):
+            for slot, flight in list(store.flights.items()):
+                if flight.tags & gone:
+                    flight.attached = False
+                    del store.flights[slot]
+        for written in self._writes:
+            written.attached = written.attached and not written.tags & gone
 
     def _detach_locked(self, gone: Callable[[str], bool]) -> None:
         """Detach every load and write in progress whose key is ``gone``: it may finish, and is not kept."""

@@ -136,6 +136,11 @@ class KeyPlan:
             bound[self.owner] = f"{bound[self.owner].__module__}:{bound[self.owner].__qualname__}"
         return self.template.join([self._text(field, bound, token) for field in self.template.fields])
 
+    def tag(self, template: Template, values: tuple[Any, ...]) -> str:
+        """Return the tag of a call."""
+        bound = dict(zip(self.names, values, strict=True))
+        return template.join([self._field(field, field_value(field, bound)) for field in template.fields])
+
     def key_of(self, slot: Slot, token: str) -> str:
         """Return the logical key of the entry in ``slot``."""
         parts = slot if slot.__class__ is tuple else (slot,)

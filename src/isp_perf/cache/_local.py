@@ -38,20 +38,22 @@ class Keyed(Protocol):
 
 
 class StagedEntry(Entry):
-    """An entry with more ages than fresh and expired.
+    """An entry with tags, or with more ages than fresh and expired.
 
     Attributes:
         life: its moments.
+        tags: its tags.
         retry_at: after a failed refresh, the moment of the next attempt.
     """
 
-    __slots__ = ("life", "retry_at")
+    __slots__ = ("life", "retry_at", "tags")
 
     life: Life
 
     def __init__(self, value: Any, slot: Any, due: float) -> None:
         super().__init__(value, slot, due)
         self.retry_at = float("-inf")
+        self.tags: frozenset[str] = frozenset()
 
 
 class Store:
@@ -87,6 +89,7 @@ class LocalLevel:
         self.clock = clock
         self.counters = Counters()
         self.index: dict[str, Entry] | None = None
+        self.tagged: dict[str, set[Entry]] = {}
         self._queue = EvictionQueue(max_entries, self._evict_locked)
         self._calendar = Calendar(self.lock, self._expire_locked, _alive)
 
@@ -138,11 +141,11 @@ class LocalLevel:
         """
         self._place_locked(store, Entry(value, slot, self.clock() + ttl), ttl=ttl, native=native)
 
-    def insert_staged_locked(self, store: Store, slot: Any, value: Any, *, life: Life, native: bool) -> None:
-        """Keep ``value`` for a life with more ages than fresh and expired; see ``insert_locked``."""
-        entry = StagedEntry(value, slot, life.refresh_at)
-        entry.life = life
-        self._place_locked(store, entry, ttl=life.refresh_at - self.clock(), native=native)
+    def insert_staged_locked(self, store: Store, entry: StagedEntry, *, native: bool) -> None:
+        """Keep an entry with tags, or with more ages than fresh and expired; see ``insert_locked``."""
+        self._place_locked(store, entry, ttl=entry.life.refresh_at - self.clock(), native=native)
+        for tag in entry.tags:
+            self.tagged.setdefault(tag, set()).add(entry)
 
     def _place_locked(self, store: Store, entry: Entry, *, ttl: float, native: bool) -> None:
         slot, clock = entry.slot, self.clock
@@ -217,10 +220,20 @@ class LocalLevel:
         if self.index is not None:
             self.index.pop(self.key_of(entry), None)
         self._leave_store(entry)
+        if isinstance(entry, StagedEntry):
+            self._untag_locked(entry)
         entry.home = None
         self.counters.retired += entry.hits
         home.owner.counters.retired += entry.hits
         return home.owner.counters
+
+    def _untag_locked(self, entry: StagedEntry) -> None:
+        for tag in entry.tags:
+            others = self.tagged.get(tag)
+            if others is not None:
+                others.discard(entry)
+                if not others:
+                    del self.tagged[tag]
 
     def _leave_store(self, entry: Entry) -> None:
         home: Store = entry.home

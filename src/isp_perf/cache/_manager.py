@@ -1,7 +1,7 @@
 """The manager: configuration, the decorator, and everything done by key."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic, time
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack, cast
@@ -127,19 +127,23 @@ class CacheManager:
         found: dict[str, Any] = await adrive(self._keys.read(keys, self.policy, tasks=True))
         return found
 
-    async def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:
+    async def set(self, key: str, value: Any, *, ttl: float | None = None, tags: Sequence[str] = ()) -> None:
         """Store ``value`` under ``key`` in both levels.
 
         Args:
             key: the logical key.
             value: what to store.
             ttl: seconds >= 0; default: the manager's policy.
+            tags: names under which it can be invalidated.
 
         Raises:
             ConfigurationError: a negative ttl.
             CodecError: there is a remote level, and the value would not come back from it.
         """
-        await adrive(self._keys.write(key, value, self._policy_for(ttl), tasks=True))
+        policy = self._policy_for(ttl)
+        if tags:
+            policy = policy_with(policy, tags=tags)
+        await adrive(self._keys.write(key, value, policy, tasks=True))
 
     async def set_many(self, mapping: Mapping[str, Any], *, ttl: float | None = None) -> None:
         """Store each value of ``mapping`` under its key, for ``ttl`` seconds (>= 0; default: the manager's policy)."""
@@ -172,6 +176,10 @@ class CacheManager:
     async def invalidate_pattern(self, glob: str) -> Receipt:
         """Remove every key that matches the Redis glob, such as ``"user:*"``; O(number of keys) in Redis."""
         return self._receipt(await adrive(self._keys.invalidate_pattern(glob, tasks=True)))
+
+    async def invalidate_tags(self, *tags: str) -> Receipt:
+        """Remove every value that has one of ``tags``; one command in Redis, whatever their number."""
+        return self._receipt(await adrive(self._keys.invalidate_tags(tags, tasks=True)))
 
     async def clear(self) -> Receipt:
         """Remove every key of this namespace and schema."""

@@ -53,11 +53,6 @@ class SecondLevel:
         """Whether deletions are still to be delivered."""
         return bool(self._debts or self._patterns)
 
-    def read(self, ops: Ops, key: str) -> Steps:
-        """Return the bytes under the logical ``key``, or ``None``."""
-        found = yield from self.read_many(ops, (key,))
-        return found.get(key)
-
     def read_many(self, ops: Ops, keys: Iterable[str]) -> Steps:
         """Return the bytes of those ``keys`` that are there and may be believed, in one round trip."""
         wires = [self.prefix + key for key in keys if self.prefix + key not in self._writing]

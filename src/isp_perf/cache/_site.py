@@ -91,6 +91,7 @@ class Site:
             secret=engine.digest_key,
         )
         self.signature = inspect.signature(function)
+        self._tags = [parse_template(tag, names, setting="tags") for tag in policy.tags]
         self._kinds = [parameter.kind for parameter in declared]
         self._names = names
         self._plain = _POSITIONAL.issuperset(self._kinds)
@@ -160,6 +161,10 @@ class Site:
     def key_of(self, slot: Any, token: str) -> str:
         """Return the logical key of a slot."""
         return self.plan.key_of(slot, token)
+
+    def tags(self, values: tuple[Any, ...], /) -> tuple[str, ...]:
+        """Return the tags of what a call returns."""
+        return tuple(self.plan.tag(template, values) for template in self._tags)
 
     def step(self, values: tuple[Any, ...]) -> Callable[[], Any]:
         """Return the call of the function as a step."""
