@@ -17,6 +17,7 @@ from redis.connection import BlockingConnectionPool, Connection, SSLConnection, 
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.utils import DEFAULT_RESP_VERSION
 
 from isp_perf.redis._config import Address, RedisSettings, Target
 
@@ -73,10 +74,11 @@ def _common(settings: RedisSettings, target: Target) -> dict[str, Any]:
         "password": target.password,
         "socket_connect_timeout": settings.connect_timeout,
         "health_check_interval": settings.health_check_interval,
-        "protocol": settings.protocol,
         "client_name": target.options.get("client_name"),
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
+    if settings.protocol != DEFAULT_RESP_VERSION:  # asked for by name, the default would change redis-py's reply shapes
+        common["protocol"] = settings.protocol
     if target.path is None:
         common["socket_keepalive"] = settings.socket_keepalive
     if target.tls:
