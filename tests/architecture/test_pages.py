@@ -15,6 +15,8 @@ COMMANDS = [
     'python3 -m venv .venv && .venv/bin/pip install -e ".[demo]" && .venv/bin/isp-perf demo',
     'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/python -m pytest',
 ]
+SECTIONS = ["About", "Quick start", "Defaults", "Semantics", "Metrics", "Diagram", "Anti-patterns"]
+ROOMS = sorted({path.parent.name for path in PACKAGE.glob("[a-z]*/__init__.py")} - {"cli"} | {"demo", "toolkit"})
 READMES = ["README.md", "README.pt-BR.md"]
 
 
@@ -76,6 +78,21 @@ def test_every_python_block_is_executed():
         examples = list(pages().parse(path).examples())
         assert tags == ["python"] * len(tags), path
         assert len(examples) >= len(tags), path
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_has_a_page_with_the_seven_sections(room):
+    """Whoever knows one page finds his way on all of them."""
+    page = (ROOT / "docs" / f"{room}.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", page, flags=re.MULTILINE)
+    assert [heading for heading in headings if heading in SECTIONS] == SECTIONS
+
+
+@pytest.mark.parametrize("name", [*READMES, "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_links_within_the_repository_lead_somewhere(name):
+    """Every relative link of the pages that are read on the hosting site points at a file that is there."""
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / name).read_text(encoding="utf-8"))
+    assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
 def test_a_block_may_wait_and_the_next_one_sees_its_names(tmp_path):
