@@ -15,7 +15,7 @@ from isp_perf.breaker._half_open import HalfOpenEra, Probe, turn
 from isp_perf.breaker._machine import Machine
 from isp_perf.breaker._records import CircuitEvent, Counts
 from isp_perf.breaker._wrapping import Site, build
-from isp_perf.errors import ConfigurationError, RejectedError
+from isp_perf.errors import ConfigurationError, ProbeLimitError, RejectedError
 from isp_perf.typing import Clock
 
 __all__ = ["CircuitBreaker", "Isolation"]
@@ -35,7 +35,7 @@ class Joinable(Protocol):
 
 
 class Isolation:
-    """One isolation of ``breaker``, for a ``reason``; it ends with ``release()``, with its block, or after its duration."""
+    """One isolation of ``breaker``, for a ``reason``; ends with ``release()``, its block, or its duration."""
 
     __slots__ = ("_breaker", "reason")
 
@@ -243,16 +243,33 @@ class CircuitBreaker(Machine):
     # -- the Guard protocol: callers that ask and tell without a permit in hand -----------------------------------
 
     def before(self) -> None:
-        """Return if a call may be made. Outcomes told by ``success`` and ``failure`` settle in the present era.
+        """Return if a call may be made; never waits. Outcomes told later settle in the present era.
 
         Raises:
             RejectedError: the call may not be made.
         """
         era = self.era
-        if era.shut:
-            found = enter(self)
-            if isinstance(found, Probe):
-                self.lent().append(found)
+        if not era.shut:
+            return
+        if isinstance(era, OpenEra) and era.until <= self.clock():
+            era = era.due()
+        if isinstance(era, HalfOpenEra):
+            self._borrow(era)
+        else:
+            enter(self)
+
+    def _borrow(self, era: HalfOpenEra) -> None:
+        """Keep a probe for a caller without a permit, or raise; never wait."""
+        found = era.lend()
+        if isinstance(found, Probe):
+            self.lent().append(found)
+        elif found is None:
+            raise ProbeLimitError(self.name, self.retry_after)
+        elif isinstance(found, float):
+            self.rejected += 1
+            raise ProbeLimitError(self.name, found)
+        else:
+            self.before()  # the probes have been decided in the meantime
 
     def success(self) -> None:
         """Count a success."""

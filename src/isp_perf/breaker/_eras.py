@@ -344,7 +344,7 @@ class OpenEra:
             if breaker.special and (breaker.hushed or breaker.refuse()):
                 return None
             raise _new_open(CircuitOpenError, breaker.name, left, self.cause)
-        return self._next().admit()
+        return self.due().admit()
 
     def aadmit(self) -> Any:
         """Do the same for a coroutine."""
@@ -355,9 +355,10 @@ class OpenEra:
             if breaker.special and (breaker.hushed or breaker.refuse()):
                 return None
             raise _new_open(CircuitOpenError, breaker.name, left, self.cause)
-        return self._next().aadmit()
+        return self.due().aadmit()
 
-    def _next(self) -> Any:
+    def due(self) -> Any:
+        """Return the era that comes after a break that is over."""
         breaker = self.breaker
         with breaker.lock:
             if breaker.era is self:

@@ -77,7 +77,7 @@ class HalfOpenEra:
     def admit(self) -> Any:
         """Lend a permit, or reject; with ``overflow="wait"`` block the thread until there is a decision."""
         while True:
-            found = self._lend()
+            found = self.lend()
             if not isinstance(found, float):
                 return found if found is None or isinstance(found, Ticket) else found.admit()
             woken = threading.Event()
@@ -87,7 +87,7 @@ class HalfOpenEra:
 
     def aadmit(self) -> Any:
         """Do the same for a coroutine; ``WAIT``: it has to go through ``turn``."""
-        found = self._lend()
+        found = self.lend()
         if isinstance(found, float):
             return WAIT
         if not isinstance(found, Ticket):
@@ -95,7 +95,7 @@ class HalfOpenEra:
         limit = self.config.deadline
         return found if limit is None else Timed(found, limit)
 
-    def _lend(self) -> Any:
+    def lend(self) -> Any:
         """Return a probe, the era that took this one's place, ``None`` for the fallback, or how long to wait."""
         breaker = self.breaker
         with self.lock:

@@ -596,6 +596,21 @@ def test_breaker_serves_callers_without_permits(clock):
     assert breaker.counts.late == 1
 
 
+def test_callers_without_permits_never_wait(clock):
+    """before() rejects while the probe is out, even if other callers would wait or get a fallback."""
+    for extra in ({"overflow": "wait"}, {"fallback": "stale"}):
+        breaker = opened(clock, **extra)
+        clock.advance(30)
+        breaker.before()
+        with pytest.raises(ProbeLimitError):
+            breaker.before()
+        assert breaker.counts.rejected == 1
+        clock.advance(30)
+        with pytest.raises(CircuitOpenError):
+            breaker.before()
+        assert breaker.state == "open"
+
+
 @pytest.mark.parametrize("name", ["", "line\nbreak"])
 def test_names_are_printable(name):
     """An empty or unprintable name is refused."""
