@@ -147,9 +147,10 @@ class Entry:
     Attributes:
         quiet: whether executions need only be counted.
         settled: where they are counted, once the place is known.
+        watchful: whether other parameters would still change the verdict.
     """
 
-    __slots__ = ("count", "nanoseconds", "places", "quiet", "settled", "single", "site", "text", "verb")
+    __slots__ = ("count", "nanoseconds", "places", "quiet", "settled", "single", "site", "text", "verb", "watchful")
 
     def __init__(self, text: str, verb: Verb, *, single: bool = True) -> None:
         self.text = text
@@ -157,6 +158,7 @@ class Entry:
         self.single = single
         self.quiet = not single
         self.settled: Repeats | None = None
+        self.watchful = False
         self.count = 0
         self.nanoseconds = 0
         self.site: tuple[str, int, str] = ("", 0, "")
@@ -173,9 +175,18 @@ class Entry:
         """Stop looking closely, once the one place this text comes from has its verdict."""
         if self.count >= _SETTLED_AFTER and len(self.places) == 1:
             (repeats,) = self.places.values()
-            if repeats.kind in {"n_plus_one", "write_loop"}:
+            if repeats.kind is not None:
                 self.settled = repeats
                 self.quiet = True
+                self.watchful = repeats.kind == "repeated_read"
+
+    def is_news(self, fingerprint: int) -> bool:
+        """Whether a repeated read came with other parameters after all; it is looked at closely again then."""
+        if self.settled is None or fingerprint in self.settled.hashes:
+            return False
+        self.quiet = self.watchful = False
+        self.settled = None
+        return True
 
     def findings(self) -> Iterator[Finding]:
         """Yield what was found about this text."""

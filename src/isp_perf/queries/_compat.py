@@ -34,10 +34,11 @@ __all__ = [
     "in_greenlet",
     "is_flushing",
     "is_part",
+    "is_post_load",
     "lazy_loader",
     "load_relationship",
+    "marked",
     "narrowed_to",
-    "options_of",
     "origin_of",
     "owner_of",
     "refresh_only",
@@ -171,6 +172,21 @@ class PeerMark(UserDefinedOption):
 
 PEER_MARK: Any = PeerMark()
 
+
+def marked(statement: Any) -> Any:
+    """Put the mark on a statement and return it.
+
+    The statement itself is marked, not a copy: a copy for each execution costs more than the rest of the hook, and the
+    mark means nothing, is no part of the statement's cache key, and is put on once.
+    """
+    options = getattr(statement, "_with_options", None)
+    if options is None:
+        return statement.options(PEER_MARK)
+    if PEER_MARK not in options:
+        vars(statement)["_with_options"] = (*options, PEER_MARK)
+    return statement
+
+
 _LOADER_PARAMETERS = [
     "self",
     "context",
@@ -220,10 +236,10 @@ def load_relationship(execution: Any, relation: Any, states: list[Any]) -> None:
     strategy = _state_strategy(relation)
     loader = LoaderContext(execution.session, tuple(_options_of(execution.statement)))
     settings = SimpleNamespace(local_opts={"chunksize": _MOST_KEYS}, _extra_criteria=())
-    marked = [(state, False) for state in states]
+    loads = [(state, False) for state in states]
     path, entity = states[0].load_path, relation.entity
     options = {"isp_part": True, "autoflush": False}
-    methodcaller("_load_for_path", loader, path, marked, None, entity, settings, None, options)(strategy)
+    methodcaller("_load_for_path", loader, path, loads, None, entity, settings, None, options)(strategy)
 
 
 def uses_identity(relation: Any) -> bool:
@@ -249,9 +265,9 @@ def has_pending(state: Any, key: str) -> bool:
     return key in _pending(state)
 
 
-def options_of(statement: Any) -> tuple[Any, ...]:
-    """Return the options a statement carries."""
-    return tuple(_options_of(statement))
+def is_post_load(execution: Any) -> bool:
+    """Whether a load is a step of an eager strategy, which carries options of its query that a batch would lose."""
+    return "sa_top_level_orm_context" in execution.execution_options
 
 
 def is_flushing(session: Any) -> bool:

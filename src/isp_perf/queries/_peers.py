@@ -7,9 +7,8 @@ refreshes. A batch is run by SQLAlchemy's own select-in loader, with the options
 """
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import Executable, select, tuple_
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Mapper, ORMExecuteState, RelationshipProperty, Session
 from sqlalchemy.orm.collections import collection_adapter
 
@@ -19,8 +18,9 @@ from isp_perf.queries._compat import (
     flushes,
     has_pending,
     is_flushing,
+    is_post_load,
     load_relationship,
-    options_of,
+    marked,
     refresh_only,
     refreshing,
     result_of,
@@ -48,12 +48,11 @@ class Batching:
         bind: only sessions with this bind are served; ``None``: every session the hook is put on.
     """
 
-    __slots__ = ("__weakref__", "_bind", "_copies", "_stats")
+    __slots__ = ("__weakref__", "_bind", "_stats")
 
     def __init__(self, stats: QueryStats, bind: Any = None) -> None:
         self._stats = stats
         self._bind = bind
-        self._copies: WeakKeyDictionary[Executable, Executable] = WeakKeyDictionary()
 
     def __call__(self, execution: ORMExecuteState) -> Any:
         """Mark a query, or answer a lazy load; ``None`` lets SQLAlchemy go on."""
@@ -65,21 +64,13 @@ class Batching:
         if execution.is_column_load:
             return self._columns(execution)
         if not execution.is_relationship_load:
-            self._mark(execution)
+            execution.statement = marked(execution.statement)
         return None
 
     def _serves(self, execution: ORMExecuteState) -> bool:
         if self._bind is not None and getattr(execution.session.bind, "engine", None) is not self._bind:
             return False
         return execution.execution_options.get(_SWITCH) != "off"
-
-    def _mark(self, execution: ORMExecuteState) -> None:
-        statement = execution.statement
-        copy = self._copies.get(statement)
-        if copy is None:
-            marked = PEER_MARK in options_of(statement)
-            copy = self._copies[statement] = statement if marked else statement.options(PEER_MARK)
-        execution.statement = copy
 
     # ---- relationships -----------------------------------------------------------------------------------------------
 
@@ -165,6 +156,7 @@ def _may_batch(execution: ORMExecuteState, state: Any) -> bool:
         and PEER_MARK in state.load_options
         and not is_flushing(execution.session)
         and not execution.execution_options.get("populate_existing")
+        and not is_post_load(execution)
     )
 
 

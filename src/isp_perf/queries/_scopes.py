@@ -93,7 +93,7 @@ class Scope:
         if self.limit is not None and self.count >= self.limit and self.beyond is not None:
             self.beyond()
         mark = Mark(self, entry)
-        if entry.quiet:
+        if entry.quiet and not (entry.watchful and entry.is_news(fingerprint_of(parameters))):
             mark.repeats = entry.settled
             if entry.settled is not None:
                 entry.settled.total += 1

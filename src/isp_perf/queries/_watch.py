@@ -15,10 +15,10 @@ from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Engine, event
 
-from isp_perf._core.query_findings import Finding
+from isp_perf._core.query_findings import Entry, Finding
 from isp_perf.errors import NPlusOneError
 from isp_perf.queries._compat import go_first
-from isp_perf.queries._scopes import CURRENT, Mark, Scope
+from isp_perf.queries._scopes import CURRENT, Mark, Scope, fingerprint_of
 from isp_perf.queries._stats import QueryStats
 
 __all__ = ["LOG", "WATCHES", "Detect", "NPlusOneWarning", "Watch"]
@@ -75,7 +75,7 @@ class Watch:
         if scope is None and (scope := self._of_checkout(context)) is None:
             return False
         entry = scope.entries.get(call[1])
-        if entry is not None and entry.quiet and scope.outer is None and scope.limit is None:
+        if entry is not None and entry.quiet and scope.outer is None and _is_known(scope, entry, call):
             return self._count(name, call, scope, entry)
         marks = self._begin(scope, call, context)
         failed = True
@@ -120,7 +120,7 @@ class Watch:
         getattr(dialect, name)(*call)
 
     def _begin(self, scope: Scope | None, call: Sequence[Any], context: Any) -> list[Mark]:
-        parameters = () if call[2] is context else call[2]  # the event without parameters hands over none
+        parameters = _parameters(call)
         marks: list[Mark] = []
         while scope is not None:
             mark = scope.begin(call[1], parameters, context)
@@ -176,6 +176,18 @@ class Watch:
             self._seen.pop(next(iter(self._seen)))
         if last is None and loop:
             warnings.warn_explicit(str(finding), NPlusOneWarning, finding.file or "<unknown>", finding.line)
+
+
+def _is_known(scope: Scope, entry: Entry, call: Sequence[Any]) -> bool:
+    """Whether an execution of a quiet text can only be counted."""
+    if scope.limit is not None:
+        return False
+    return not (entry.watchful and entry.is_news(fingerprint_of(_parameters(call))))
+
+
+def _parameters(call: Sequence[Any]) -> Any:
+    """Return a statement's parameters; the event for statements without any hands over none."""
+    return () if call[2] is call[-1] else call[2]
 
 
 WATCHES: "weakref.WeakSet[Watch]" = weakref.WeakSet()
