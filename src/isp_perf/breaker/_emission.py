@@ -12,6 +12,8 @@ __all__ = ["breaker_lines", "may_return_coroutine"]
 _SURE = (bool, bytes, dict, float, frozenset, int, list, set, str, tuple, type(None))
 """Annotated results that are surely no coroutine; any other class might have one as a subclass."""
 
+_UNREADABLE = (AttributeError, ImportError, LookupError, NameError, SyntaxError, TypeError, ValueError)
+
 
 def may_return_coroutine(function: Callable[..., Any]) -> bool:
     """Tell whether a plain function may turn out to be a coroutine function in disguise.
@@ -21,7 +23,7 @@ def may_return_coroutine(function: Callable[..., Any]) -> bool:
     target = inspect.unwrap(function)
     try:
         declared = get_type_hints(target).get("return", Any)
-    except (NameError, TypeError, AttributeError, ValueError):
+    except _UNREADABLE:
         return True
     return getattr(declared, "__origin__", declared) not in _SURE
 

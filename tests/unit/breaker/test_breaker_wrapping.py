@@ -198,6 +198,17 @@ async def test_hidden_coroutine_functions_are_noticed():
     assert breaker.state == "open"
 
 
+@pytest.mark.parametrize("annotation", ["Missing", "not python", "1 / 0 +", "dict[str", "int"])
+def test_annotations_that_cannot_be_read_do_no_harm(annotation):
+    """Whatever stands after the arrow, the function can be decorated and called."""
+
+    def fetch():
+        return 1
+
+    fetch.__annotations__ = {"return": annotation}
+    assert new()(fetch)() == 1
+
+
 async def test_partials_and_callable_objects_keep_their_kind():
     """functools.partial and objects with __call__ are protected as what they are."""
     breaker = new()
