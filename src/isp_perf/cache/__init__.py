@@ -1,5 +1,6 @@
 """The cache: ``@cached``, a fast local level, and Redis as an optional second level."""
 
+from isp_perf.cache._blocking import SyncCacheManager
 from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._decorator import AsyncCached, CacheDecorator, SyncCached
@@ -15,6 +16,7 @@ __all__ = [
     "CacheStats",
     "MsgpackCodec",
     "Receipt",
+    "SyncCacheManager",
     "SyncCached",
     "WarmReport",
     "cache_manager",

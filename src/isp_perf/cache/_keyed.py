@@ -38,6 +38,7 @@ class KeySource:
         self.policy = policy
         self.counters = counters
         self.context = Context()
+        self.tasks = True
         self.label = str(getattr(loader, "__qualname__", type(loader).__qualname__))
         self._loader = loader
         self._codec = policy.codec
@@ -58,11 +59,14 @@ class KeySource:
         return tuple(self.policy.tags)
 
     def step(self, _values: tuple[Any, ...], /) -> Callable[[], Any]:
-        """Return the loader as a step of a task."""
-        return self._load
+        """Return the loader as a step."""
+        return self._load if self.tasks else self._load_here
+
+    def _load_here(self) -> Any:
+        return self._loader() if self._loader is not None else None
 
     async def _load(self) -> Any:
-        value = self._loader() if self._loader is not None else None
+        value = self._load_here()
         return await value if inspect.isawaitable(value) else value
 
 
@@ -84,6 +88,13 @@ class Keys:
     def call(self, key: str, policy: CachePolicy, loader: Callable[[], Any] | None) -> Call:
         """Return a call for ``key``."""
         return Call(KeySource(policy, self._counters, loader), self.store, (key,), native=False, values=())
+
+    def fetch(self, key: str, loader: Callable[[], Any], policy: CachePolicy, *, tasks: bool) -> Flow:
+        """Return the value of ``key``, loaded by ``loader`` if neither level has it."""
+        source = KeySource(policy, self._counters, loader)
+        source.tasks = tasks
+        call = Call(source, self.store, (key,), native=False, values=())
+        return fetch(self._engine, call, tasks=tasks)
 
     def read(self, keys: Iterable[str], policy: CachePolicy, *, tasks: bool) -> Flow:
         """Return the values of those ``keys`` that either level has."""

@@ -9,10 +9,10 @@ from weakref import WeakSet
 
 from isp_perf._runtime.drive import adrive
 from isp_perf._runtime.resolve import remote_level
+from isp_perf.cache._blocking import SyncCacheManager, policy_for
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
 from isp_perf.cache._decorator import CacheDecorator, decorate, unwrapped
 from isp_perf.cache._engine import Engine
-from isp_perf.cache._flow import fetch
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._local import LocalLevel
 from isp_perf.cache._receipt import Receipt, WarmReport
@@ -96,6 +96,11 @@ class CacheManager:
         """What holds where a function says nothing else."""
         return self._options.get("policy", _DEFAULTS)
 
+    @property
+    def sync(self) -> SyncCacheManager:
+        """The same operations for threads, over the same entries."""
+        return SyncCacheManager(self, self._keys, self._receipt)
+
     def cached(self, key: str | None = None, **policy: Unpack[PolicyOptions]) -> CacheDecorator:
         """Return a decorator that caches the results of a function.
 
@@ -140,14 +145,11 @@ class CacheManager:
             ConfigurationError: a negative ttl.
             CodecError: there is a remote level, and the value would not come back from it.
         """
-        policy = self._policy_for(ttl)
-        if tags:
-            policy = policy_with(policy, tags=tags)
-        await adrive(self._keys.write(key, value, policy, tasks=True))
+        await adrive(self._keys.write(key, value, policy_for(self.policy, ttl, tags), tasks=True))
 
     async def set_many(self, mapping: Mapping[str, Any], *, ttl: float | None = None) -> None:
         """Store each value of ``mapping`` under its key, for ``ttl`` seconds (>= 0; default: the manager's policy)."""
-        policy = self._policy_for(ttl)
+        policy = policy_for(self.policy, ttl, ())
         await asyncio.gather(
             *(adrive(self._keys.write(key, value, policy, tasks=True)) for key, value in mapping.items())
         )
@@ -162,8 +164,8 @@ class CacheManager:
             loader: a function or coroutine function without arguments.
             **policy: fields of ``CachePolicy``.
         """
-        call = self._keys.call(key, policy_with(self.policy, **policy), loader)
-        return unwrapped(await adrive(fetch(self._engine, call, tasks=True)))
+        chosen = policy_with(self.policy, **policy)
+        return unwrapped(await adrive(self._keys.fetch(key, loader, chosen, tasks=True)))
 
     async def invalidate(self, *keys: str) -> Receipt:
         """Remove ``keys`` from both levels; a load of them that has begun is not stored."""
@@ -238,9 +240,6 @@ class CacheManager:
 
     def __repr__(self) -> str:
         return f"CacheManager({self.name!r}, entries={len(self._engine.local)})"
-
-    def _policy_for(self, ttl: float | None) -> CachePolicy:
-        return self.policy if ttl is None else policy_with(self.policy, ttl=ttl)
 
     def _receipt(self, delivered: object) -> Receipt:
         return Receipt(self._settle, delivered=bool(delivered))

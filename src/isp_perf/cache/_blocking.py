@@ -1,0 +1,104 @@
+"""The manager's operations for threads."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, Unpack
+
+from isp_perf._runtime.drive import drive
+from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
+from isp_perf.cache._decorator import unwrapped
+from isp_perf.cache._keyed import Keys
+from isp_perf.cache._receipt import Receipt
+from isp_perf.cache._stats import CacheStats
+
+__all__ = ["SyncCacheManager"]
+
+
+class _Manager(Protocol):
+    @property
+    def policy(self) -> CachePolicy: ...
+
+    def stats(self) -> CacheStats: ...
+
+
+class SyncCacheManager:
+    """The operations of a ``CacheManager``, blocking: ``manager.sync``. The entries are the manager's own.
+
+    A load that a thread leads is shared with tasks of the manager that ask for the same key, and the other way round.
+
+    Args:
+        manager: whose policy and statistics hold here.
+        keys: its operations.
+        receipt: makes the receipt of an invalidation.
+    """
+
+    def __init__(self, manager: _Manager, keys: Keys, receipt: Callable[[object], Receipt]) -> None:
+        self._manager = manager
+        self._keys = keys
+        self._receipt = receipt
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value under the logical ``key`` from either level, or ``default``; loads nothing."""
+        return drive(self._keys.read((key,), self._manager.policy, tasks=False)).get(key, default)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those ``keys`` that either level has; at most one round trip."""
+        found: dict[str, Any] = drive(self._keys.read(keys, self._manager.policy, tasks=False))
+        return found
+
+    def set(self, key: str, value: Any, *, ttl: float | None = None, tags: Sequence[str] = ()) -> None:
+        """Store ``value`` under ``key`` in both levels.
+
+        Args:
+            key: the logical key.
+            value: what to store.
+            ttl: seconds >= 0; default: the manager's policy.
+            tags: names under which it can be invalidated.
+        """
+        drive(self._keys.write(key, value, policy_for(self._manager.policy, ttl, tags), tasks=False))
+
+    def set_many(self, mapping: Mapping[str, Any], *, ttl: float | None = None) -> None:
+        """Store each value of ``mapping`` under its key, for ``ttl`` seconds (>= 0; default: the manager's policy)."""
+        for key, value in mapping.items():
+            self.set(key, value, ttl=ttl)
+
+    def get_or_set(self, key: str, loader: Callable[[], Any], **policy: Unpack[PolicyOptions]) -> Any:
+        """Return the value under ``key``, or what the plain function ``loader`` returns, which is then stored.
+
+        Args:
+            key: the logical key.
+            loader: a function without arguments.
+            **policy: fields of ``CachePolicy``.
+        """
+        chosen = policy_with(self._manager.policy, **policy)
+        return unwrapped(drive(self._keys.fetch(key, loader, chosen, tasks=False)))
+
+    def invalidate(self, *keys: str) -> Receipt:
+        """Remove ``keys`` from both levels; a load of them that has begun is not stored."""
+        return self._receipt(drive(self._keys.invalidate(keys, tasks=False)))
+
+    def delete(self, *keys: str) -> Receipt:
+        """Remove ``keys`` from both levels, as ``invalidate`` does."""
+        return self.invalidate(*keys)
+
+    def invalidate_tags(self, *tags: str) -> Receipt:
+        """Remove every value that has one of ``tags``."""
+        return self._receipt(drive(self._keys.invalidate_tags(tags, tasks=False)))
+
+    def invalidate_pattern(self, glob: str) -> Receipt:
+        """Remove every key that matches the Redis glob, such as ``"user:*"``."""
+        return self._receipt(drive(self._keys.invalidate_pattern(glob, tasks=False)))
+
+    def clear(self) -> Receipt:
+        """Remove every key of this namespace and schema."""
+        return self.invalidate_pattern("*")
+
+    def stats(self) -> CacheStats:
+        """Return the manager's statistics."""
+        return self._manager.stats()
+
+
+def policy_for(policy: CachePolicy, ttl: float | None, tags: Sequence[str]) -> CachePolicy:
+    """Return ``policy`` with a ttl and tags of its own, where they are given."""
+    if ttl is not None:
+        policy = policy_with(policy, ttl=ttl)
+    return policy_with(policy, tags=tags) if tags else policy
