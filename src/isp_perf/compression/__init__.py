@@ -4,9 +4,8 @@ No framework is imported, and no codec before the first use. ``isp_perf.compress
 for Starlette and FastAPI.
 """
 
-from isp_perf._core.media import DEFAULT_TYPES
 from isp_perf._core.negotiation import Plan, negotiate
-from isp_perf.compression._config import Breach, Budget, Options, Streaming, VariantCache
+from isp_perf.compression._config import DEFAULT_TYPES, Breach, Budget, Options, Streaming, VariantCache
 from isp_perf.compression._dictionary import Dictionaries, Dictionary, train_dictionary
 from isp_perf.compression._functions import Encoded, compress_for, no_compression
 from isp_perf.compression._middleware import CompressionMiddleware

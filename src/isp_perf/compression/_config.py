@@ -3,12 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
+from isp_perf._core import media
 from isp_perf._core.negotiation import KNOWN_CODINGS
 from isp_perf.errors import ConfigurationError
 
-__all__ = ["Breach", "Budget", "Options", "Streaming", "VariantCache", "checked_codings"]
+__all__ = ["DEFAULT_TYPES", "Breach", "Budget", "Options", "Streaming", "VariantCache", "checked_codings"]
+
+DEFAULT_TYPES: Final = media.DEFAULT_TYPES
+"""Media types that are compressed by default: exact names, ``type/*``, and structured suffixes as ``*+json``."""
 
 _MAX_PAD = 256
 
@@ -121,7 +125,7 @@ class Options:
 
     Attributes:
         coding: use this coding if the client accepts it at all; ``None`` (default) leaves the choice.
-        minimum_size: bytes from which this response is coded; ``None`` (default) takes the middleware's.
+        minimum_size: bytes from which this response is coded, >= 0; ``None`` (default) takes the middleware's.
         cache: ``True`` lets the variant cache keep this response although it is private or no-store, ``False`` keeps
             it out; ``None`` (default) goes by Cache-Control.
         server_timing: add ``Server-Timing: cmp;dur=<ms>;desc="<coding><level>"`` to a complete coded response.

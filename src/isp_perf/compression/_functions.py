@@ -11,7 +11,7 @@ from isp_perf._core.negotiation import KNOWN_CODINGS, Plan, negotiate
 from isp_perf.compression._asgi import Receive, Scope, Send
 from isp_perf.compression._codecs import available, codec
 from isp_perf.compression._config import checked_codings
-from isp_perf.compression._responder import OPT_OUT, SCOPE_KEY
+from isp_perf.compression._head import OPT_OUT, SCOPE_KEY
 
 __all__ = ["Encoded", "compress_for", "no_compression"]
 

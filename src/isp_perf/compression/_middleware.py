@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from typing import Literal
 
-from isp_perf._core.media import DEFAULT_TYPES
 from isp_perf._core.negotiation import KNOWN_CODINGS
 from isp_perf.compression._asgi import ASGIApp, Receive, Scope, Send
-from isp_perf.compression._config import Breach, Budget, Streaming, VariantCache, checked_codings
+from isp_perf.compression._config import DEFAULT_TYPES, Breach, Budget, Streaming, VariantCache, checked_codings
 from isp_perf.compression._dictionary import Dictionaries, serve_dictionary
 from isp_perf.compression._engine import Engine
 from isp_perf.compression._offload import Offload

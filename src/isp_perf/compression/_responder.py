@@ -16,7 +16,7 @@ first body message, so that it can be right; an event stream's head leaves at on
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from isp_perf._core.cost import LEVELS, Choice
 from isp_perf._core.headers import (
@@ -24,7 +24,6 @@ from isp_perf._core.headers import (
     coded_headers,
     collect,
     declared_length,
-    has_token,
     marked_headers,
     plain_headers,
     without_digests,
@@ -32,16 +31,13 @@ from isp_perf._core.headers import (
 from isp_perf._core.media import EVENTS, OPAQUE
 from isp_perf._core.negotiation import NOT_ACCEPTABLE
 from isp_perf.compression._asgi import ASGIApp, Message, Receive, Scope, Send
-from isp_perf.compression._codecs import Encoder
-from isp_perf.compression._config import Options
 from isp_perf.compression._engine import Engine
+from isp_perf.compression._head import OPT_OUT, SCOPE_KEY, as_bytes, forbidden, options_of, timing
+from isp_perf.compression._stream import CodedStream
 from isp_perf.compression._variants import Variants
-from isp_perf.errors import ConfigurationError
 
-__all__ = ["OPT_OUT", "SCOPE_KEY", "Responder"]
+__all__ = ["Responder"]
 
-SCOPE_KEY: Final = "isp_perf.compression"
-OPT_OUT: Final = "_isp_perf_no_compression"
 
 _WAITING, _HELD, _CODING, _PASSING, _FINISHED, _BODILESS, _BROKEN = range(7)
 _BODY: Final = "http.response.body"
@@ -51,43 +47,13 @@ _ZEROCOPY: Final = "http.response.zerocopysend"
 _FILES: Final = (_PATHSEND, _ZEROCOPY)
 _OK, _NO_CONTENT, _RESET_CONTENT, _PARTIAL, _NOT_MODIFIED = 200, 204, 205, 206, 304
 _BODILESS_STATUS: Final = frozenset((_NO_CONTENT, _RESET_CONTENT, _NOT_MODIFIED))
-_DEFAULTS: Final = Options()
-
-
-def _options(value: object) -> Options:
-    """Return what ``scope["isp_perf.compression"]`` (neither ``None`` nor ``False``) asks for."""
-    if isinstance(value, Options):
-        return value
-    if isinstance(value, str):
-        return Options(coding=value)
-    if value is True:
-        return _DEFAULTS
-    raise ConfigurationError(SCOPE_KEY, type(value).__name__, "False, a coding's name, or Options(...)", "see Options")
-
-
-def _forbidden(found: dict[bytes, bytes]) -> str | None:
-    codings = found.get(b"content-encoding")
-    if codings is not None and any(name.strip() != b"identity" for name in codings.lower().split(b",")):
-        return "already_encoded"
-    return "no_transform" if has_token(found.get(b"cache-control", b""), b"no-transform") else None
-
-
-def _timing(choice: Choice, seconds: float) -> bytes:
-    return f'cmp;dur={seconds * 1000:.3f};desc="{choice.coding}{choice.level}"'.encode("ascii")
-
-
-def _bytes(body: Any) -> bytes:
-    return body if type(body) is bytes else bytes(body)
 
 
 class Responder:
     """The ``send`` that an application gets for one request."""
 
     __slots__ = (
-        "_coded",
-        "_coding",
         "_declared",
-        "_encoder",
         "_engine",
         "_found",
         "_headers",
@@ -96,9 +62,9 @@ class Responder:
         "_request",
         "_scope",
         "_send",
-        "_sent",
         "_start",
         "_state",
+        "_stream",
     )
 
     def __init__(self, engine: Engine, scope: Scope, send: Send) -> None:
@@ -174,14 +140,14 @@ class Responder:
         if self._kind == OPAQUE:
             return "type"
         if b"content-encoding" in found or b"cache-control" in found:
-            return _forbidden(found)
+            return forbidden(found)
         return None
 
     def _unwanted(self, found: dict[bytes, bytes]) -> str | None:
         """Return why a compressible response stays uncoded, as far as its head tells; note its options."""
         request = self._request
         value = self._scope.get(SCOPE_KEY)
-        self._options = _DEFAULTS if value is None or value is False else _options(value)
+        self._options = options_of(value)
         if value is False or getattr(self._scope.get("endpoint"), OPT_OUT, False):
             return "opted_out"
         if request.reason is not None and not self._forced():
@@ -259,14 +225,14 @@ class Responder:
     def _first(self, message: Message) -> Awaitable[None]:
         body = message.get("body", b"")
         if message.get("more_body", False):
-            return self._stream(message, _bytes(body))
+            return self._first_chunk(message, as_bytes(body))
         reason = self._too_small(len(body))
         if reason is None and self._declared not in (None, len(body)):
             # Coding it would hide that the application sent less, or more, than it promised.
             reason = "wrong_length"
-        return self._whole(message, _bytes(body)) if reason is None else self._uncoded(message, reason)
+        return self._whole(message, as_bytes(body)) if reason is None else self._uncoded(message, reason)
 
-    async def _stream(self, message: Message, first: bytes) -> None:
+    async def _first_chunk(self, message: Message, first: bytes) -> None:
         await self._open(first)
         await self._chunk(message)
 
@@ -294,7 +260,7 @@ class Responder:
         headers = self._coded_headers(choice.coding, strong=engine.strong_tags)
         self._announce(headers, body)
         if self._options.server_timing:
-            headers.append((b"server-timing", _timing(choice, seconds)))
+            headers.append((b"server-timing", timing(choice, seconds)))
         if self._start.get("trailers", False):
             self._state = _FINISHED
         else:
@@ -354,45 +320,28 @@ class Responder:
 
     async def _open(self, first: bytes) -> None:
         """Begin a coded stream whose first chunk is ``first``, and send its head."""
-        engine = self._engine
-        self._coding = engine.stream_coding(self._candidates(), self._kind, len(first))
-        self._encoder: Encoder = engine.stream(self._coding, self._kind, first)
-        self._coded = self._sent = 0
+        engine, kind = self._engine, self._kind
+        coding = engine.stream_coding(self._candidates(), kind, len(first))
+        self._stream = CodedStream(engine, kind, coding, first=first, declared=self._declared)
         self._state = _CODING
-        await self._send({**self._start, "headers": self._coded_headers(self._coding)})
+        await self._send({**self._start, "headers": self._coded_headers(coding)})
 
     async def _chunk(self, message: Message) -> None:
         """Encode and flush one chunk: what the application sent can be decoded before it sends more."""
-        body = _bytes(message.get("body", b""))
+        body = as_bytes(message.get("body", b""))
         more = message.get("more_body", False)
         if more and not body:
             return
-        self._coded += len(body)
-        self._check_length(last=not more)
-        coded = await self._encode_chunk(body, last=not more)
-        await self._send({**message, "body": coded})
-        self._sent += len(coded)
-        if not more:
-            self._close()
-
-    def _check_length(self, *, last: bool) -> None:
-        """Break the response off when it is not as long as declared: the coded form would look whole."""
-        declared = self._declared
-        if declared is not None and (self._coded > declared or (last and self._coded < declared)):
-            self._state = _BROKEN
-            relation = "longer" if self._coded > declared else "shorter"
-            raise RuntimeError(f"Response content {relation} than Content-Length")
-
-    async def _encode_chunk(self, body: bytes, *, last: bool) -> bytes:
-        encoder, engine = self._encoder, self._engine
-        job = encoder.end if last else encoder.feed
-        if engine.fits(self._coding, len(body)):
-            return job(body)
-        self._state = _BROKEN
-        engine.stats.offloaded += 1
-        coded = await engine.offload.run(job, body)
+        stream = self._stream
+        self._state = _BROKEN  # until it is encoded: after an error or a cancellation there is no going on
+        coded = await stream.encode(body, last=not more)
         self._state = _CODING
-        return coded
+        await self._send({**message, "body": coded})
+        stream.sent(len(coded))
+        if not more:
+            del self._stream
+            stream.count()
+            self._state = _FINISHED if self._start.get("trailers", False) else _PASSING
 
     # The rest ---------------------------------------------------------------------------------------------------------
 
@@ -413,12 +362,6 @@ class Responder:
             raise RuntimeError("http.response.start has already been received")
         await self._plain("pathsend" if kind in _FILES else "other_message")
 
-    def _close(self) -> None:
-        """End a coded stream: count it, and let the codec's memory go."""
-        del self._encoder
-        self._state = _FINISHED if self._start.get("trailers", False) else _PASSING
-        self._engine.stats.count(self._coding, self._coded, self._sent)
-
     async def _finish(self) -> None:
         """Do what is left when the application has returned: a head that is still held is sent."""
         if self._state == _HELD:
@@ -430,9 +373,9 @@ class Responder:
         """Count a response that was broken off, by what was really sent, and drop its codec."""
         if self._state >= _PASSING and self._state != _BROKEN:
             return
-        if hasattr(self, "_encoder"):
-            del self._encoder
-            self._engine.stats.count(self._coding, self._coded, self._sent)
+        if hasattr(self, "_stream"):
+            self._stream.count()
+            del self._stream
         else:
             self._engine.stats.skipped["aborted"] += 1
         self._state = _BROKEN

@@ -95,7 +95,7 @@ class CompressionStats:
         live_stats.add(self)
 
     def count(self, coding: str, size_in: int, size_out: int) -> None:
-        """Count one coded response: the bytes of its body, and the bytes sent for it."""
+        """Count one response in ``coding``: ``size_in`` bytes of body, ``size_out`` bytes sent for it (both >= 0)."""
         self.encoded[coding] = self.encoded.get(coding, 0) + 1
         self.saved[coding] = self.saved.get(coding, 0) + size_in - size_out
         self.bytes_in += size_in
