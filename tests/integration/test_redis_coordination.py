@@ -15,8 +15,8 @@ from isp_perf.testing import FaultProxy
 
 @pytest.fixture
 async def pool(redis_url):
-    """A pool on the clean server."""
-    async with RedisPool(redis_url) as pool:
+    """A pool on the clean server, patient with a busy machine."""
+    async with RedisPool(RedisSettings(url=redis_url, timeout=10.0, connect_timeout=5.0)) as pool:
         yield pool
 
 

@@ -128,7 +128,7 @@ async def test_writes_are_never_executed_twice(pool, proxy, cut):
 
 async def test_no_value_reaches_the_wrong_caller(proxy):
     """Sliced answers, cancelled and timed-out callers, cut connections: every value carries its key."""
-    async with RedisPool(settings(proxy, timeout=0.5, retry=RetryPolicy(attempts=10))) as pool:
+    async with RedisPool(settings(proxy, timeout=2.0, connect_timeout=1.0, retry=RetryPolicy(attempts=10))) as pool:
         await pool.set_many({f"k{i}": b"v%d" % i for i in range(64)})
         proxy.slice(7)
         wrong = answered = 0
@@ -180,10 +180,10 @@ async def test_waiting_callers_make_one_connection_attempt_at_a_time(proxy):
 async def test_in_flight_is_bounded(proxy):
     """Above the limit callers wait in order and are all served, or with overflow="error" are refused at once."""
     proxy.latency(0.005)
-    async with RedisPool(settings(proxy, in_flight=10, timeout=2.0)) as pool:
+    async with RedisPool(settings(proxy, in_flight=10, timeout=5.0, connect_timeout=5.0)) as pool:
         await pool.client().ping()
         assert len(await asyncio.gather(*[pool.client().incr("n") for _ in range(100)])) == 100
-    async with RedisPool(settings(proxy, in_flight=10, overflow="error", timeout=2.0)) as pool:
+    async with RedisPool(settings(proxy, in_flight=10, overflow="error", timeout=5.0, connect_timeout=5.0)) as pool:
         await pool.client().ping()
         outcomes = await asyncio.gather(*[pool.client().incr("n") for _ in range(100)], return_exceptions=True)
         refused = [outcome for outcome in outcomes if isinstance(outcome, PoolBusyError)]
