@@ -77,7 +77,8 @@ class MetricsApp:
         with self._lock:
             began = perf_counter_ns()
             ours = self._renderer.render(snapshot, chosen, names)
-            self._source.overhead_ns += perf_counter_ns() - began
+            spent = perf_counter_ns() - began
+            self._source.overhead_ns += spent
         if self._append is None or names:
             return ours
         from isp_perf.metrics.prometheus import exposition

@@ -60,7 +60,8 @@ class Runtime:
             self._began = perf_counter_ns()
             return
         generation = info["generation"]
-        self._pauses[generation] += perf_counter_ns() - self._began
+        pause = perf_counter_ns() - self._began
+        self._pauses[generation] += pause
         self._collections[generation] += 1
 
 

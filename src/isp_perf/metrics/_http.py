@@ -78,7 +78,8 @@ class _Received:
 
     async def __call__(self) -> Message:
         message = await self._receive()
-        self.total += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        self.total += size
         return message
 
 
@@ -141,7 +142,8 @@ class MetricsMiddleware:
             timer.observe_units(end - start)
             sent_bytes.n += sent
             if reading is not None:
-                received_bytes.n += reading.total
+                received = reading.total
+                received_bytes.n += received
 
     def after_fork(self) -> None:
         """Forget, in a forked child, which series exist: the next request then joins the new siblings."""

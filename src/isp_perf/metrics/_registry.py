@@ -213,7 +213,8 @@ class MetricRegistry:
             if family.spec.kind == "histogram" and (found := family.exemplars()):
                 exemplars[name] = found
         snapshot = Snapshot(columns, time.time_ns(), exemplars)
-        self.overhead_ns += time.perf_counter_ns() - began
+        spent = time.perf_counter_ns() - began
+        self.overhead_ns += spent
         return snapshot if self._baseline is None else without(snapshot, self._baseline)
 
     def share(self) -> None:

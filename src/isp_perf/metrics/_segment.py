@@ -102,7 +102,8 @@ def _measured(families: Iterable[tuple[Spec, list[Key], str, int]]) -> Layout:
     listed = tuple(families)
     sizes = {"q": 0, "d": 0}
     for _, keys, code, width in listed:
-        sizes[code] += width * len(keys)
+        count = width * len(keys)
+        sizes[code] += count
     return Layout(listed, sizes["q"], sizes["d"])
 
 
