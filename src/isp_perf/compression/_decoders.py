@@ -96,7 +96,10 @@ class _Brotli:
 
     @property
     def complete(self) -> bool:
-        return self._empty or bool(self._decoder.is_finished())
+        if self._empty or self._decoder.is_finished():
+            return True
+        # The end of the stream may show only when asked once more.
+        return not self._decoder.process(b"", output_buffer_limit=1) and bool(self._decoder.is_finished())
 
     def pieces(self, data: bytes, size: int) -> Iterator[bytes]:
         decoder = self._decoder
@@ -104,10 +107,11 @@ class _Brotli:
         if decoder.is_finished():
             raise RefusedBodyError(_BAD_REQUEST)
         out = decoder.process(data, output_buffer_limit=size)
-        # The end of the stream may show only when asked once more after the last output.
-        while out or not (decoder.can_accept_more_data() or decoder.is_finished()):
+        yield out
+        # Input may be used up while output still waits: a full piece says that there may be more.
+        while not decoder.is_finished() and (len(out) >= size or not decoder.can_accept_more_data()):
+            out = decoder.process(b"", output_buffer_limit=size)
             yield out
-            out = b"" if decoder.is_finished() else decoder.process(b"", output_buffer_limit=size)
 
 
 def decodable(encodings: tuple[str, ...]) -> tuple[str, ...]:
