@@ -14,7 +14,7 @@ import pytest
 import redis.exceptions
 from redis.exceptions import ResponseError, WatchError
 
-from isp_perf.errors import ConfigurationError, MaybeExecutedError, NotSentError
+from isp_perf.errors import ConfigurationError, MaybeExecutedError, NotSentError, RemoteError
 from isp_perf.redis import RedisPool, RedisSettings
 from isp_perf.typing import BlockingRemoteLevel, RemoteLevel
 
@@ -540,3 +540,18 @@ async def test_coalesced_reads_equal_plain_ones(redis_url):
         assert answers[0] == answers[1]
         writes = [pool.stats().lanes["fast"].commands for pool in (joined, plain)]
         assert writes[0] < writes[1]
+
+
+async def test_closing_ends_calls_in_flight_and_leaves_nothing_open(redis_url):
+    """Whoever waits is told, no new link appears by itself, and a later call opens the pool again."""
+    pool = RedisPool(RedisSettings(url=redis_url, timeout=5.0, connect_timeout=5.0))
+    await pool.set("a", b"1")
+    calls = [asyncio.ensure_future(pool.get("a")) for _ in range(10)]
+    writes = [asyncio.ensure_future(pool.client().incr("n")) for _ in range(10)]
+    await asyncio.sleep(0)
+    await pool.aclose()
+    outcomes = await asyncio.gather(*calls, *writes, return_exceptions=True)
+    assert all(isinstance(each, RemoteError) for each in outcomes)
+    assert pool.stats().lanes["fast"].connects == 1
+    assert await pool.get("a") == b"1"
+    await pool.aclose()

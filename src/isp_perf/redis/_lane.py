@@ -114,6 +114,8 @@ class Lane:
                 server refuses user or password.
         """
         while self.link is None:
+            if self._ended:
+                raise LostNotSentError(f"{name} on {self.node}: not sent, the pool was closed", 0.0)
             if self.down is not None and not patient:
                 raise self.down_error(name)
             if self._keeper is None:
@@ -207,7 +209,7 @@ class Lane:
         self._ping = self.loop.call_later(interval - silent, self._check_health)
 
     def close(self) -> None:
-        """End the link and the probing; entries in flight fail. The lane may be used again."""
+        """End the link and the probing for good; entries in flight fail, and who waits for a link is told."""
         self._ended = True
         if self._ping is not None:
             self._ping.cancel()
@@ -216,8 +218,8 @@ class Lane:
             self._keeper = None
         if self.link is not None:
             self.link.fail(ConnectionAbortedError("the pool was closed"))
-        self._ended = False
-        self.down = None
+        if not self.loop.is_closed():
+            self._announce()
 
     # -- calls
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -16,7 +17,7 @@ from isp_perf.errors import ConfigurationError, MaybeExecutedError, NotSentError
 from isp_perf.redis import _flow
 from isp_perf.redis._blocking import BlockingPool
 from isp_perf.redis._config import RedisSettings, one_of, seconds, whole
-from isp_perf.redis._stats import BulkResult, Gap, LaneStats, Message, RedisHealth, RedisStats
+from isp_perf.redis._stats import BulkResult, Gap, Message, RedisHealth, RedisStats
 
 if TYPE_CHECKING:
     from isp_perf.redis._client import PipelinedRedis
@@ -370,7 +371,8 @@ class RedisPool:
 
     def stats(self) -> RedisStats:
         """Return a snapshot of the counters."""
-        lanes: dict[str, LaneStats] = {} if self._states is None else dict(self._states.stats)
+        counted = {} if self._states is None else self._states.stats
+        lanes = {name: replace(lane, batch_sizes=list(lane.batch_sizes)) for name, lane in counted.items()}
         links = [] if self._states is None else self._states.links()
         return RedisStats(lanes, sum(len(link.pending) for link in links), sum(link.queued for link in links))
 

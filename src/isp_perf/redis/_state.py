@@ -55,7 +55,11 @@ class LoopState:
 
     async def _open(self) -> Any:
         connection = self.pool.make_connection()
-        await connection.connect()
+        try:
+            await connection.connect()
+        except BaseException:  # the time was over: nothing half-open may stay behind
+            await connection.disconnect(nowait=True)
+            raise
         return connection
 
     def by_name(self) -> dict[str, Lane]:
