@@ -133,12 +133,27 @@ class Flight:
         loop: the loop its leader runs in; ``None`` for a thread.
         seconds: how long the load took.
         tags: what it can be detached by besides its key.
+        stale: the entry that is no longer fresh, if there is one.
+        filling: what the loader says about the new entry.
         started: the background task that leads it, if one does.
         task: that task, if it is to be cancelled when nobody waits any more.
         name: what is loaded, for the recursion error: the function, never the key.
     """
 
-    __slots__ = ("attached", "loop", "name", "parent", "seconds", "started", "tags", "task", "waiters", "waits_for")
+    __slots__ = (
+        "attached",
+        "filling",
+        "loop",
+        "name",
+        "parent",
+        "seconds",
+        "stale",
+        "started",
+        "tags",
+        "task",
+        "waiters",
+        "waits_for",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -148,6 +163,8 @@ class Flight:
         self.task: asyncio.Task[Any] | None = None
         self.started: asyncio.Task[Any] | None = None
         self.seconds = 0.0
+        self.stale: Any = None
+        self.filling: Any = None
         self.tags: frozenset[str] = frozenset()
         self.waiters: list[Waiter] = []
         self.waits_for: list[Flight] = []

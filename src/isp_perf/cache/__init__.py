@@ -4,6 +4,7 @@ from isp_perf.cache._blocking import SyncCacheManager
 from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._decorator import AsyncCached, CacheDecorator, SyncCached
+from isp_perf.cache._entry import FillingEntry, FillingTags, entry
 from isp_perf.cache._manager import CacheManager
 from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._stats import CacheStats
@@ -14,6 +15,8 @@ __all__ = [
     "CacheManager",
     "CachePolicy",
     "CacheStats",
+    "FillingEntry",
+    "FillingTags",
     "MsgpackCodec",
     "Receipt",
     "SyncCacheManager",
@@ -21,6 +24,7 @@ __all__ = [
     "WarmReport",
     "cache_manager",
     "cached",
+    "entry",
 ]
 
 cache_manager = CacheManager()

@@ -20,6 +20,7 @@ from isp_perf.cache._ages import MISSING, age_of, life_of, opened, stale_value_l
 from isp_perf.cache._codec import UNTYPED_SHAPE
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine
+from isp_perf.cache._entry import filled
 from isp_perf.cache._local import LocalLevel, StagedEntry
 from isp_perf.cache._tags import Versions, made_versions, read_tagged
 from isp_perf.errors import CodecError
@@ -94,6 +95,8 @@ def _take_off_locked(call: Call, old: Flight | None, *, tasks: bool) -> Flight:
     flight.lead_by(LEADING.get(), tasks=tasks)
     if call.source.policy.tags:
         flight.tags = frozenset(call.tags())
+    if call.source.policy.staged:
+        flight.stale = call.store.cold.get(call.slot)
     if old is not None:
         flight.waiters, old.waiters = old.waiters, []
         old.attached = False
@@ -192,23 +195,29 @@ def _instead_locked(engine: Engine, call: Call, flight: Flight, *, failure: Fail
 
 def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
     """Return the value from the remote level or the loader, the flight landed, or the loader's ``Failure``."""
-    remote = engine.second is not None and not call.source.local_only
-    versions: Versions = {}
-    if remote and (flight.tags or not reload):
-        found, versions = yield from remote_value(engine, call, flight)
-        if found is not MISSING and not reload:
-            value, rest = found
-            _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, rest))
-            engine.local.counters.remote_hits += 1
-            call.source.counters.remote_hits += 1
-            return value
+    versions: Versions | None = None
+    if engine.second is not None and not call.source.local_only:
+        versions = {}
+        if flight.tags or not reload:
+            found, versions = yield from remote_value(engine, call, flight)
+            if found is not MISSING and not reload:
+                return _take_remote(engine, call, flight=flight, found=found)
     value = yield from _load(engine, call, flight)
     if value.__class__ is Failure:
         return value
-    ttl = lifetime(call.source.policy, value)
-    if remote and ttl:
+    value, ttl = filled(flight, value, lifetime(call.source.policy, value))
+    if versions is not None and ttl:
         yield from keep_remote(engine, call, flight, value=value, ttl=ttl, versions=versions)
     _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, ttl))
+    return value
+
+
+def _take_remote(engine: Engine, call: Call, *, flight: Flight, found: tuple[Any, float]) -> Any:
+    """Keep what the remote level had for as long as it has left there."""
+    value, rest = found
+    _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, rest))
+    engine.local.counters.remote_hits += 1
+    call.source.counters.remote_hits += 1
     return value
 
 
@@ -248,7 +257,14 @@ def _store(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float
     with local.lock:
         if flight.attached and ttl > 0:
             insert_locked(local, call, value=value, ttl=ttl, load_seconds=flight.seconds, tags=flight.tags)
+            _keep_etag(call, flight)
         _land_locked(call, flight)
+
+
+def _keep_etag(call: Call, flight: Flight) -> None:
+    entry = call.store.hot.get(call.slot) or call.store.cold.get(call.slot)
+    if flight.filling is not None and isinstance(entry, StagedEntry):
+        entry.etag = flight.filling.etag
 
 
 def insert_locked(
@@ -307,6 +323,8 @@ def decoded(engine: Engine, call: Call, data: bytes, *, versions: Versions) -> A
 
 def keep_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float, versions: Versions) -> Flow:
     """Write the value to the remote level; taken back if the flight is detached meanwhile."""
+    if not flight.tags <= versions.keys():
+        return  # a tag that was added while loading: nobody knows its version before the load
     codec = call.source.codec
     shape = getattr(codec, "shape", UNTYPED_SHAPE)
     data = frame(codec.encode(value), shape=shape, expires=engine.wall() + ttl, tags=versions)

@@ -43,16 +43,18 @@ class StagedEntry(Entry):
     Attributes:
         life: its moments.
         tags: its tags.
+        etag: what the loader keeps beside the value.
         retry_at: after a failed refresh, the moment of the next attempt.
     """
 
-    __slots__ = ("life", "retry_at", "tags")
+    __slots__ = ("etag", "life", "retry_at", "tags")
 
     life: Life
 
     def __init__(self, value: Any, slot: Any, due: float) -> None:
         super().__init__(value, slot, due)
         self.retry_at = float("-inf")
+        self.etag: Any = None
         self.tags: frozenset[str] = frozenset()
 
 
