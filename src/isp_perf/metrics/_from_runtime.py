@@ -4,10 +4,10 @@ import gc
 import os
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter_ns
 
-import isp_perf
 from isp_perf.metrics._registry import MetricRegistry
 from isp_perf.metrics._snapshot import Readings, Spec
 
@@ -51,7 +51,7 @@ class Runtime:
         for generation, (pause, runs) in enumerate(zip(self._pauses, self._collections, strict=True)):
             readings.add(_PAUSES, pause / _NANOSECONDS, str(generation))
             readings.add(_COLLECTIONS, runs, str(generation))
-        readings.add(_BUILD, 1, isp_perf.__version__, platform.python_version())
+        readings.add(_BUILD, 1, version("isp-perf"), platform.python_version())
         readings.add(_OVERHEAD, self._registry.overhead_ns / _NANOSECONDS)
 
     def _collected(self, phase: str, info: Mapping[str, int]) -> None:
