@@ -1,7 +1,7 @@
 """A breaker around a real HTTP client and a server that resets, hangs, or asks to be left alone."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
@@ -13,24 +13,27 @@ from isp_perf.testing import ManualClock
 @asynccontextmanager
 async def server(behave):
     """Serve on a free port; ``behave(reader, writer)`` is each connection's whole life."""
-    tasks = set()
+    connections = []
 
     async def handle(reader, writer):
-        tasks.add(asyncio.current_task())
-        try:
+        connections.append((asyncio.current_task(), writer))
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
             await reader.readuntil(b"\r\n\r\n")
             await behave(reader, writer)
-        finally:
-            writer.close()
 
     listening = await asyncio.start_server(handle, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
     finally:
+        await asyncio.sleep(0.02)  # a connection that was accepted just now gets its handler, and is closed below
         listening.close()
-        for task in tasks:
+        for task, writer in connections:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            writer.transport.abort()
+        await asyncio.gather(*(task for task, _ in connections), return_exceptions=True)
+        for _, writer in connections:
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 async def answer(writer, status, *headers):
@@ -44,7 +47,7 @@ def protected(config):
 
     @breaker
     async def fetch(url):
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             response = await client.get(url, timeout=30)
             return response.status_code
 
@@ -88,7 +91,7 @@ async def test_retry_after_of_a_real_response_is_respected():
         await answer(writer, "503 Service Unavailable", "Retry-After: 17")
 
     breaker = CircuitBreaker("api", CircuitConfig(retry_after=retry_after), clock=ManualClock())
-    async with server(busy) as url, httpx.AsyncClient(trust_env=False) as client:
+    async with server(busy) as url, httpx.AsyncClient(trust_env=False, verify=False) as client:
         response = await breaker.acall(client.get, url)
         assert response.status_code == 503
         assert breaker.retry_after == 17.0
