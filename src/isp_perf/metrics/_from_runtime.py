@@ -3,8 +3,9 @@
 import gc
 import os
 import platform
+import sys
+import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -14,6 +15,7 @@ from isp_perf.metrics._snapshot import Readings, Spec
 __all__ = ["Runtime"]
 
 _NANOSECONDS = 1e9
+_VERSION: str = sys.modules["isp_perf"].__version__  # loaded before any of its rooms, which must not import it
 _RSS = Spec("isp_process_resident_memory_bytes", "gauge", "Memory of all workers that is in RAM.")
 _PAUSES = Spec(
     "isp_gc_pause_seconds_total", "counter", "Time the garbage collector stopped the process.", ("generation",)
@@ -51,7 +53,7 @@ class Runtime:
         for generation, (pause, runs) in enumerate(zip(self._pauses, self._collections, strict=True)):
             readings.add(_PAUSES, pause / _NANOSECONDS, str(generation))
             readings.add(_COLLECTIONS, runs, str(generation))
-        readings.add(_BUILD, 1, version("isp-perf"), platform.python_version())
+        readings.add(_BUILD, 1, _VERSION, platform.python_version())
         readings.add(_OVERHEAD, self._registry.overhead_ns / _NANOSECONDS)
 
     def _collected(self, phase: str, info: Mapping[str, int]) -> None:
