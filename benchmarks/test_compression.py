@@ -234,7 +234,7 @@ def serving(pipe, kind, name):
         app = CompressionMiddleware(app, cache=VariantCache())
     elif kind in PEERS:
         app = PEERS[kind](app)
-    sock = socket.socket()
+    sock = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY on sockets that say so
     sock.bind(("127.0.0.1", 0))
     pipe.send(sock.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", access_log=False)).run([sock])
