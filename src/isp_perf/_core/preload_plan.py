@@ -111,9 +111,14 @@ def choose(relation: Relation, *, asked: str | None, joins: int) -> Strategy:
             "joining a path that can find several rows per object multiplies the result (a cartesian join)",
             f"load {relation.path!r} with 'selectin'",
         )
-    if asked is None:
-        asked = "joined" if joinable and not relation.self_referencing and joins < DEEPEST_JOIN else "selectin"
-    return "joined" if asked == "joined" else "selectin"
+    wanted = _advisable(relation, joins) if asked is None else asked == "joined"
+    return "joined" if wanted else "selectin"
+
+
+def _advisable(relation: Relation, joins: int) -> bool:
+    """Whether a join is right and not too deep."""
+    joinable = relation.single and not relation.to_many and not relation.self_referencing
+    return joinable and joins < DEEPEST_JOIN
 
 
 def nearest(name: str, names: Collection[str]) -> str | None:

@@ -21,6 +21,11 @@ class QueryCount:
     threads that got its context (``asyncio.to_thread`` and the thread pools of ASGI frameworks do so). BEGIN, COMMIT
     and savepoints are not counted. Blocks nest, an inner one counts for the outer one too.
 
+    Args:
+        limit: statements allowed; ``None``: any number.
+        at_once: raise before the first statement too many, not on leaving.
+        watched: refuse to count while no engine is watched.
+
     Raises:
         ConfigurationError: on leaving, if no engine is watched: the count would say nothing. Also on entering twice.
         QueryBudgetError: on leaving, if there is a budget and it was exceeded.

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, cast
 
-from sqlalchemy import BooleanClauseList, Index, Table, UniqueConstraint
+from sqlalchemy import BooleanClauseList, Index, Table, UniqueConstraint, tuple_
 from sqlalchemy.orm import Mapper, RelationshipProperty
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, ColumnElement, UnaryExpression
@@ -11,6 +11,7 @@ from sqlalchemy.sql.elements import BinaryExpression, ColumnElement, UnaryExpres
 from isp_perf.queries._kinds import is_column
 
 __all__ = [
+    "among",
     "are_unique",
     "equalities",
     "finds_one",
@@ -71,10 +72,10 @@ def finds_one(relation: RelationshipProperty[Any]) -> bool:
 def are_unique(relation: RelationshipProperty[Any], columns: Iterable[Any]) -> bool:
     """Whether those of ``columns`` that the join condition surely sets equal hold any combination at most once."""
     sides = [side for pair in equalities(relation.primaryjoin) for side in pair]
-    bound = [column for column in columns if is_column(column) and any(column.compare(side) for side in sides)]
     by_table: dict[Any, set[str]] = {}
-    for column in bound:
-        by_table.setdefault(column.table, set()).add(column.key)
+    for column in filter(is_column, columns):
+        if any(column.compare(side) for side in sides):
+            by_table.setdefault(column.table, set()).add(column.key)
     return any(unique <= names for table, names in by_table.items() for unique in unique_sets(table))
 
 
@@ -128,3 +129,10 @@ def leading_index(first: Collection[Any], then: Sequence[Any] = ()) -> bool:
         set(names[: len(wanted)]) == wanted and (names + primary)[len(wanted) : len(wanted) + len(tail)] == tail
         for names in [*map(_plain_columns, table.indexes), *_constraints(table), primary]
     )
+
+
+def among(attributes: Sequence[Any], keys: Sequence[Any]) -> Any:
+    """Return the condition that a key, which ``attributes`` hold, is one of ``keys`` (tuples)."""
+    if len(attributes) == 1:
+        return attributes[0].in_([key[0] for key in keys])
+    return tuple_(*attributes).in_(keys)

@@ -52,9 +52,14 @@ def _columns(origin: Origin) -> tuple[str, str]:
         again = f"session.scalars(select({model}).where({model}.{key}.in_(ids))).all()"
         return f"{model} (expired)", f"load the rows again in one statement: {again}"
     shown = ", ".join(f"{model}.{name}" for name in names)
-    if not all(name in mapper.column_attrs and mapper.column_attrs[name].deferred for name in names):
+    if not _deferred_by_mapping(mapper, names):
         return shown, f"the query leaves it out: take {shown} out of defer(), or add it to load_only() and only="
     return shown, f".options({', '.join(f'undefer({model}.{name})' for name in names)})"
+
+
+def _deferred_by_mapping(mapper: Mapper[Any], names: list[str]) -> bool:
+    """Whether the mapping itself defers every column of ``names``."""
+    return all(name in mapper.column_attrs and mapper.column_attrs[name].deferred for name in names)
 
 
 def _model(context: Any) -> str:

@@ -25,7 +25,11 @@ class BatchingWarning(UserWarning):
 
 
 class Installed:
-    """What ``install`` put on an engine: the handle to its counters and to its removal."""
+    """What ``install`` put on an engine: the handle to its counters and to its removal.
+
+    Args:
+        watch: the hook on the engine; handles are made by ``install`` only.
+    """
 
     __slots__ = ("_hooks", "_watch")
 

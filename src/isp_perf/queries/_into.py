@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 from sqlalchemy.inspection import inspect
 from sqlalchemy.orm import InstanceState, Mapper, Session, load_only, scoped_session
 
 from isp_perf.errors import ConfigurationError
 from isp_perf.queries._colours import run
+from isp_perf.queries._facts import among
 from isp_perf.queries._kinds import is_state
 from isp_perf.queries._paths import Path
 from isp_perf.queries._plan import preload
@@ -59,11 +60,7 @@ def _load(session: Session, objects: list[Any], paths: tuple[Path, ...]) -> None
         names = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
         statement = select(mapper.class_).options(load_only(*names), *options)
         for start in range(0, len(keys), _CHUNK):
-            session.scalars(statement.where(_among(names, keys[start : start + _CHUNK]))).all()
-
-
-def _among(names: list[Any], keys: list[Any]) -> Any:
-    return names[0].in_([key[0] for key in keys]) if len(names) == 1 else tuple_(*names).in_(keys)
+            session.scalars(statement.where(among(names, keys[start : start + _CHUNK]))).all()
 
 
 def _state(session: Session, item: Any) -> InstanceState[Any]:

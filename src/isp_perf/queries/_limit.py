@@ -131,7 +131,8 @@ def _keys(entity: Any, mapper: Mapper[Any]) -> list[Any]:
 def _order(relation: RelationshipProperty[Any], target: Any, *, backwards: bool) -> list[Any]:
     """Return the relationship's order for the alias ``target``, made total by its primary key."""
     declared = list(relation.order_by or ())
-    named = {element.key for element, _, _ in map(order_of, declared) if is_column(element)}
+    elements = (order_of(clause)[0] for clause in declared)
+    named = {element.key for element in filter(is_column, elements)}
     order = [adapted(target, clause) for clause in declared]
     order += [key for key in _keys(target, relation.mapper) if key.key not in named]
-    return [mirrored(clause) for clause in order] if backwards else order
+    return list(map(mirrored, order)) if backwards else order

@@ -22,14 +22,17 @@ def advice(
 ) -> Iterator[str]:
     """Yield a sentence, with its fix, for everything about loading ``relation`` that will be slow."""
     ordering = [order_of(clause)[0] for clause in relation.order_by or ()]
-    columns = [column for column in ordering if is_column(column)]
+    columns = list(filter(is_column, ordering))
     if only is not None:
-        keys = key_attributes(relation.mapper, relation.mapper.primary_key)
-        for name in sorted(key_attributes(relation.mapper, columns) - keys - set(only)):
-            yield f"{path}: only= defers {name!r}, which the list is ordered by; add it to only[{path!r}]"
+        yield from _order_advice(relation, path, key_attributes(relation.mapper, columns) - set(only))
     if relation.direction is RelationshipDirection.ONETOMANY:
         plain = limited and len(columns) == len(ordering)
         yield from _index_advice(relation, path, columns if plain else None)
+
+
+def _order_advice(relation: RelationshipProperty[Any], path: str, missing: set[str]) -> Iterator[str]:
+    for name in sorted(missing - key_attributes(relation.mapper, relation.mapper.primary_key)):
+        yield f"{path}: only= defers {name!r}, which the list is ordered by; add it to only[{path!r}]"
 
 
 def _index_advice(

@@ -100,7 +100,7 @@ def _parts(path: Path) -> Iterable[str | QueryableAttribute[Any]]:
     parts: list[Any] = []
     for piece in pieces:
         parts += piece.split(".") if isinstance(piece, str) else [piece]
-    if parts and all(isinstance(part, QueryableAttribute) or (isinstance(part, str) and part) for part in parts):
+    if parts and all(map(_is_part, parts)):
         return parts
     raise ConfigurationError(
         "paths",
@@ -108,6 +108,10 @@ def _parts(path: Path) -> Iterable[str | QueryableAttribute[Any]]:
         "a path is a dotted string, a relationship attribute, or a sequence of them",
         "write 'mensagens.autor' or Conversa.mensagens",
     )
+
+
+def _is_part(part: object) -> bool:
+    return isinstance(part, QueryableAttribute) or (isinstance(part, str) and bool(part))
 
 
 def _step_of(entity: Entity, attribute: QueryableAttribute[Any]) -> Step:

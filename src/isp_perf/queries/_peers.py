@@ -8,7 +8,7 @@ refreshes. A batch is run by SQLAlchemy's own select-in loader, with the options
 
 from typing import Any
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 from sqlalchemy.orm import Mapper, ORMExecuteState, RelationshipProperty, Session
 from sqlalchemy.orm.collections import collection_adapter
 
@@ -27,7 +27,7 @@ from isp_perf.queries._compat import (
     target_keys,
     uses_identity,
 )
-from isp_perf.queries._facts import key_attributes, unique_sets
+from isp_perf.queries._facts import among, key_attributes, unique_sets
 from isp_perf.queries._groups import peers_of
 from isp_perf.queries._kinds import is_relationship
 from isp_perf.queries._stats import QueryStats
@@ -115,8 +115,8 @@ class Batching:
             return None
         state, names = found
         mapper: Mapper[Any] = state.manager.mapper
-        columns = frozenset(name for name in names if name in mapper.column_attrs)
-        if not columns or not _may_batch(execution, state) or not _tells_kind(mapper):
+        columns = names.intersection(mapper.column_attrs.keys())
+        if not (columns and _may_batch(execution, state) and _tells_kind(mapper)):
             return None
         key = (id(state.load_options), mapper, columns)
         in_turn(execution.session, key, lambda: self._refresh(execution, state, columns))
@@ -138,9 +138,8 @@ class Batching:
         statement = refresh_only(select(mapper.class_), columns | _needed(mapper))
         settings = {"isp_part": True, "autoflush": False, _SWITCH: "off"}
         for start in range(0, len(peers), _CHUNK):
-            wanted_keys = [peer.key[1] for peer in peers[start : start + _CHUNK]]
-            among = keys[0].in_([key[0] for key in wanted_keys]) if len(keys) == 1 else tuple_(*keys).in_(wanted_keys)
-            session.scalars(statement.where(among), execution_options=settings).unique().all()
+            asked = among(keys, [peer.key[1] for peer in peers[start : start + _CHUNK]])
+            session.scalars(statement.where(asked), execution_options=settings).unique().all()
         self._stats.batches += 1
         self._stats.peers += len(peers)
 

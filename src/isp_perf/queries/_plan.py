@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, joinedload, load_only, selectinload
+from sqlalchemy.orm import Mapper, QueryableAttribute, RelationshipProperty, joinedload, load_only, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from isp_perf._core.preload_plan import Node, Relation, choose, merge, nearest, refuse_unknown
@@ -187,20 +187,27 @@ class _Builder:
         if wanted is None:
             return ()
         mapper = place.entity.mapper
-        for name in wanted:
-            if name not in mapper.column_attrs:
-                close = nearest(name, mapper.column_attrs.keys())
-                fix = f"did you mean {close!r}?" if close else f"it has {', '.join(sorted(mapper.column_attrs.keys()))}"
-                shown = f"{mapper.class_.__name__}.{name}"
-                raise ConfigurationError("only", shown, "there is no such column attribute", fix)
-        keys = {column for node in nodes for column in relationship_of(place.entity, node.step.name).local_columns}
-        keys |= set(mapper.primary_key)
+        _refuse_strange(mapper, wanted)
+        keys = set(mapper.primary_key)
+        for node in nodes:
+            keys |= relationship_of(place.entity, node.step.name).local_columns
         if mapper.version_id_col is not None:
             keys.add(mapper.version_id_col)
         if relation is not None:
             keys |= relation.remote_side
         names = sorted({*wanted, *key_attributes(mapper, keys)})
         return (load_only(*(getattr(place.entity.entity, name) for name in names)),)
+
+
+def _refuse_strange(mapper: Mapper[Any], names: Columns) -> None:
+    known = mapper.column_attrs.keys()
+    for name in names:
+        if name not in known:
+            close = nearest(str(name), known)
+            fix = f"did you mean {close!r}?" if close else f"it has {', '.join(sorted(known))}"
+            raise ConfigurationError(
+                "only", f"{mapper.class_.__name__}.{name}", "there is no such column attribute", fix
+            )
 
 
 def _refuse_odd(limit: object) -> None:

@@ -36,6 +36,12 @@ class Mark:
         self.fingerprint = 0
         self.news: Finding | None = None
 
+    def repeat_settled(self) -> None:
+        """Count the statement at its settled place, if it has one."""
+        self.repeats = self.entry.settled
+        if self.repeats is not None:
+            self.repeats.total += 1
+
     def done(self, nanoseconds: int, *, failed: bool) -> None:
         """Count the statement, which took ``nanoseconds``; a failed one is no repetition."""
         scope, entry, repeats = self.scope, self.entry, self.repeats
@@ -85,21 +91,21 @@ class Scope:
         Returns:
             A mark to be told how it went; ``None`` if this is no statement of the user's.
         """
-        entry = self.entries.get(text)
+        entry = self.entries.get(text) or self._enter(text, context)
         if entry is None:
-            entry = self._enter(text, context)
-            if entry is None:
-                return None
-        if self.limit is not None and self.count >= self.limit and self.beyond is not None:
-            self.beyond()
+            return None
+        self._hold()
         mark = Mark(self, entry)
         if entry.quiet and not (entry.watchful and entry.is_news(fingerprint_of(parameters))):
-            mark.repeats = entry.settled
-            if entry.settled is not None:
-                entry.settled.total += 1
+            mark.repeat_settled()
         elif not context.executemany:
             self._gather(mark, context, parameters)
         return mark
+
+    def _hold(self) -> None:
+        """Refuse the statement too many, where a limit asks for it."""
+        if self.beyond is not None and self.limit is not None and self.count >= self.limit:
+            self.beyond()
 
     def _enter(self, text: str, context: Any) -> Entry | None:
         verb = verb_of(text)
