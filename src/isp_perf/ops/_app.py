@@ -17,6 +17,8 @@ from isp_perf.ops._health import Check, Checks
 __all__ = ["PATHS", "Authorizer", "Monitored", "OpsApp"]
 
 Authorizer: TypeAlias = Callable[[Scope], Awaitable[bool]]
+"""Says of an ASGI scope whether the request may be answered."""
+
 Answer: TypeAlias = tuple[int, Mapping[str, Any]]
 
 _HEALTH_JSON: Final = "application/health+json"
@@ -177,6 +179,8 @@ _ENDPOINTS: Final[Mapping[str, Callable[[OpsApp, Scope], Awaitable[Answer]]]] = 
     "/performance/dashboard": OpsApp.figures,
 }
 PATHS: Final = (*_ENDPOINTS, "/metrics")
+"""The paths that are answered, below the path the application is mounted under."""
+
 _OPEN: Final = frozenset({"/health/live", "/health/ready"})
 
 

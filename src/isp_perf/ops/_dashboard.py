@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TypeAlias
 __all__ = ["Dashboard", "DashboardLoader"]
 
 DashboardLoader: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
+"""Returns the application's own figures as JSON-ready values."""
 
 _KEY: Final = "isp_perf:dashboard"
 _TTL: Final = 300.0  # seconds; the refresh comes long before

@@ -11,6 +11,7 @@ __all__ = ["Check", "Checks", "Verdict"]
 
 Verdict: TypeAlias = Literal["healthy", "degraded", "unhealthy"]
 Check: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
+"""Returns ``{"status": "healthy" | "degraded" | "unhealthy" | "disabled", ...}``; raising means unhealthy."""
 
 _DEADLINE: Final = 0.25  # seconds a check may take
 _KEPT: Final = 1.0  # seconds an answer is served again
