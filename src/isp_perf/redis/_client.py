@@ -20,12 +20,10 @@ from isp_perf._core.routing import Lane as Kind
 from isp_perf._core.routing import Route, blocks_for, plan, route
 from isp_perf.errors import ConfigurationError
 from isp_perf.redis._lane import RETRYABLE, UNEXECUTED, Lane, settled
+from isp_perf.redis._sender import Staged
 from isp_perf.redis._state import LoopState, States
 
-__all__ = ["PipelinedRedis", "Staged", "Way", "Ways", "or_empty", "pack", "refused"]
-
-Staged = tuple[tuple[Any, ...], dict[str, Any]]
-"""A command that waits to be sent: its arguments, the name first, and redis-py's options for its reply."""
+__all__ = ["PipelinedRedis", "Way", "Ways", "or_empty", "pack", "refused"]
 
 _MAX_NAMES = 4096  # distinct command names remembered; a program that invents names must not grow without bound
 

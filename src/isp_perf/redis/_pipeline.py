@@ -1,7 +1,7 @@
 """redis-py's pipeline over the shared link: commands are staged as ever, and sent in one piece."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE
@@ -9,10 +9,8 @@ from redis.exceptions import ExecAbortError, ResponseError, WatchError
 
 from isp_perf.errors import RemoteError
 from isp_perf.redis._config import one_of, whole
+from isp_perf.redis._sender import Sender, Staged
 from isp_perf.redis._stream import in_chunks
-
-if TYPE_CHECKING:
-    from isp_perf.redis._client import PipelinedRedis, Staged
 
 __all__ = ["LinkPipeline", "PoolPipeline"]
 
@@ -49,7 +47,7 @@ class LinkPipeline(Pipeline):
         shard_hint: ignored, as in redis-py.
     """
 
-    def __init__(self, client: "PipelinedRedis", transaction: Any = None, shard_hint: str | None = None) -> None:
+    def __init__(self, client: Sender, transaction: Any = None, shard_hint: str | None = None) -> None:
         wrapped = transaction is None or bool(transaction)
         super().__init__(client.connection_pool, client.response_callbacks, wrapped, shard_hint)
         self._client = client
@@ -107,12 +105,13 @@ class LinkPipeline(Pipeline):
         scripts = list(self.scripts)
         if not scripts:
             return
-        known = await self._client.script_exists(*(script.sha for script in scripts))
+        client = cast("Any", self._client)
+        known = await client.script_exists(*(script.sha for script in scripts))
         for script, exists in zip(scripts, known, strict=True):
             if not exists:
-                script.sha = await self._client.script_load(script.script)
+                script.sha = await client.script_load(script.script)
 
-    async def _execute_unit(self, stack: list["Staged"]) -> list[Any]:
+    async def _execute_unit(self, stack: list[Staged]) -> list[Any]:
         """Send MULTI, the commands and EXEC as one unit and return shaped replies, errors in their places."""
         sent = [args for args, options in stack if EMPTY_RESPONSE not in options]
         first, *queued, outcome = await self._client.run_unit([("MULTI",), *sent, ("EXEC",)])
@@ -156,7 +155,7 @@ class PoolPipeline(LinkPipeline):
         ConfigurationError: ``limit`` or ``on_error`` outside the above.
     """
 
-    def __init__(self, client: "PipelinedRedis", *, limit: int, on_error: str, transaction: bool) -> None:
+    def __init__(self, client: Sender, *, limit: int, on_error: str, transaction: bool) -> None:
         whole("limit", limit, least=1, most=100_000)
         one_of("on_error", on_error, ("raise", "collect"))
         super().__init__(client, transaction)
@@ -183,7 +182,7 @@ class PoolPipeline(LinkPipeline):
             _RAISE_FIRST(self, stack, replies)
         return replies
 
-    async def _execute_chunks(self, stack: "list[Staged]") -> list[Any]:
+    async def _execute_chunks(self, stack: list[Staged]) -> list[Any]:
         replies: list[Any] = []
         async for chunk in in_chunks(self._client, (args for args, _ in stack), limit=self._limit):
             replies += chunk

@@ -4,12 +4,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isp_perf.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from isp_perf.redis._client import PipelinedRedis
+from isp_perf.redis._sender import Sender
 
 __all__ = ["in_chunks"]
 
@@ -17,7 +15,7 @@ _CHUNKS_AHEAD = 4
 
 
 async def in_chunks(
-    client: "PipelinedRedis", commands: Iterable[tuple[Any, ...]], *, limit: int
+    client: Sender, commands: Iterable[tuple[Any, ...]], *, limit: int
 ) -> AsyncGenerator[list[Any], None]:
     """Send commands in chunks of ``limit`` and yield the raw replies of each chunk, exceptions in their places.
 
@@ -43,7 +41,7 @@ async def in_chunks(
         await asyncio.gather(*ahead, return_exceptions=True)
 
 
-def _check(client: "PipelinedRedis", chunk: list[tuple[Any, ...]]) -> None:
+def _check(client: Sender, chunk: list[tuple[Any, ...]]) -> None:
     for name in {args[0] for args in chunk}:
         if not client.shareable(name):
             rule = "needs a connection of its own, a stream shares one"
