@@ -4,7 +4,6 @@ import gc
 import os
 import platform
 import sys
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter_ns
