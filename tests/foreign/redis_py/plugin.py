@@ -37,7 +37,8 @@ class LinkRedis(PipelinedRedis):
     def __init__(self, *, connection_pool):
         options = connection_pool.connection_kwargs
         where = f"redis://{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
-        settings = RedisSettings(url=where, protocol=int(options.get("protocol") or 3), timeout=5.0)
+        version = int(options.get("protocol") or 3)
+        settings = RedisSettings(url=where, protocol=version, timeout=5.0, connect_timeout=5.0)
         super().__init__(States(settings, settings.target))
         made.append(self)
 
