@@ -195,18 +195,16 @@ def _instead_locked(engine: Engine, call: Call, flight: Flight, *, failure: Fail
 
 def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
     """Return the value from the remote level or the loader, the flight landed, or the loader's ``Failure``."""
-    versions: Versions | None = None
-    if engine.second is not None and not call.source.local_only:
-        versions = {}
-        if flight.tags or not reload:
-            found, versions = yield from remote_value(engine, call, flight)
-            if found is not MISSING and not reload:
-                return _take_remote(engine, call, flight=flight, found=found)
+    versions: Versions = {}
+    if flight.tags or not reload:
+        found, versions = yield from remote_value(engine, call, flight)
+        if found is not MISSING and not reload:
+            return _take_remote(engine, call, flight=flight, found=found)
     value = yield from _load(engine, call, flight)
     if value.__class__ is Failure:
         return value
     value, ttl = filled(flight, value, lifetime(call.source.policy, value))
-    if versions is not None and ttl:
+    if ttl:
         yield from keep_remote(engine, call, flight, value=value, ttl=ttl, versions=versions)
     _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, ttl))
     return value
@@ -296,9 +294,10 @@ def local_ttl(policy: CachePolicy, ttl: float) -> float:
 
 def remote_value(engine: Engine, call: Call, flight: Flight) -> Flow:
     """Return the remote level's value and the seconds it has left, or ``MISSING``; and the versions of the tags."""
-    second, tags, key = engine.second, tuple(flight.tags), call.key()
-    if second is None:
+    second, tags = engine.second, tuple(flight.tags)
+    if second is None or call.source.local_only:
         return MISSING, {}
+    key = call.key()
     ops = engine.ops(tasks=flight.loop is not None)
     data, versions = yield from read_tagged(second, ops, [key], tags=tags)
     result = decoded(engine, call, data[key], versions=versions) if key in data else MISSING
@@ -323,12 +322,12 @@ def decoded(engine: Engine, call: Call, data: bytes, *, versions: Versions) -> A
 
 def keep_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float, versions: Versions) -> Flow:
     """Write the value to the remote level; taken back if the flight is detached meanwhile."""
-    if not flight.tags <= versions.keys():
-        return  # a tag that was added while loading: nobody knows its version before the load
+    if engine.second is None or call.source.local_only or not flight.tags <= versions.keys():
+        return  # the last: a tag that was added while loading, and nobody knows its version before the load
     codec = call.source.codec
     shape = getattr(codec, "shape", UNTYPED_SHAPE)
     data = frame(codec.encode(value), shape=shape, expires=engine.wall() + ttl, tags=versions)
-    if engine.second is not None and flight.attached:
+    if flight.attached:
         ops = engine.ops(tasks=flight.loop is not None)
         valid = partial(getattr, flight, "attached")
         yield from engine.second.write(ops, call.key(), data, ttl=ttl, valid=valid)

@@ -17,12 +17,13 @@ __all__ = ["Versions", "made_versions", "read_tagged", "tags_of", "version_key"]
 
 Versions = Mapping[str, bytes]
 _always: Final = partial(bool, 1)
+_KEY: Final = "%tag:"
 _LIFE: Final = 30 * 86_400.0
 
 
 def version_key(tag: str) -> str:
     """Return the logical key of a tag's version; no template can produce it."""
-    return f"%tag:{tag}"
+    return _KEY + tag
 
 
 def tags_of(data: bytes) -> frozenset[str]:
@@ -38,11 +39,9 @@ def read_tagged(second: SecondLevel, ops: Ops, keys: Sequence[str], *, tags: Ite
     wanted = {version_key(tag): tag for tag in tags}
     found = yield from second.read_many(ops, [*keys, *wanted])
     versions = {tag: found.pop(key) for key, tag in wanted.items() if key in found}
-    carried = {tag for data in found.values() for tag in tags_in(data)} - set(wanted.values())
-    if carried:
-        names = {version_key(tag): tag for tag in carried}
-        more = yield from second.read_many(ops, list(names))
-        versions |= {names[key]: version for key, version in more.items()}
+    carried = frozenset[str]().union(*map(tags_in, found.values())).difference(wanted.values())
+    more: Mapping[str, bytes] = yield from second.read_many(ops, map(version_key, carried))
+    versions |= {key.removeprefix(_KEY): version for key, version in more.items()}
     return found, versions
 
 

@@ -265,3 +265,10 @@ def test_cache_survives_a_fork(cache):
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert load(1) in {parent, os.getpid()}
+
+
+async def test_without_a_remote_level_any_value_may_be_stored(cache):
+    """Nothing is encoded when there is no remote level."""
+    value = object()
+    await cache.set("k", value)
+    assert await cache.get("k") is value
