@@ -129,7 +129,6 @@ class Site:
             "id": id,
             "miss": self.amiss if self.asynchronous else self.miss,
             "shelves": self._shelves,
-            "type": type,
         }
         return specialize(self.function, body + _MISS.format(wait=wait), names, asynchronous=self.asynchronous)
 
@@ -138,7 +137,7 @@ class Site:
         if self.hit_clock is not None:
             asked.append("$clock() < $entry.due")
         if self.plan.guard is not None:
-            asked.append(f"$type({slot}) is $guard")
+            asked.append(f"{slot}.__class__ is $guard")
         return f"if {' and '.join(asked)}:\n" + _indented(_HIT) if asked else _HIT
 
     def call(self, values: tuple[Any, ...]) -> Call:
