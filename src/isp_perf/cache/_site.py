@@ -31,22 +31,23 @@ _tokens: Final = count(1)
 
 # The fast lookup is left before anything else runs, so that a loader's error gets no context of ours. Any error of a
 # lookup (an unhashable argument, a strange __hash__) means: the slow path, which names the parameter, has to answer.
+# A call copies one reference per closure cell, so the three objects that a hit does not need share one cell, $rare.
 _LOOKUP = """
 try:
-    $entry = {place}[{slot}]
-except $Exception:
+    $found = {place}[{slot}]
+except $rare[0]:
     pass
 else:
 {hit}"""
-_HIT = "$entry.hits += 1\nreturn $entry.value\n"
+_HIT = "$found.hits += 1\nreturn $found.value\n"
 _MISS = """
-$outcome = {wait}$miss($values)
-if $outcome.__class__ is $Failure:
+$found = {wait}$rare[1]($values)
+if $found.__class__ is $rare[2]:
     try:
-        raise $outcome.error
+        raise $found.error
     finally:
-        del $outcome
-return $outcome
+        del $found
+return $found
 """
 
 
@@ -121,13 +122,11 @@ class Site:
             body = _LOOKUP.format(place=place, slot=slot, hit=_indented(self._question(slot)))
         wait = "await " if self.asynchronous else ""
         names = {
-            "Exception": Exception,
-            "Failure": Failure,
             "clock": self.hit_clock,
             "guard": self.plan.guard,
             "hot": self.store.hot,
             "id": id,
-            "miss": self.amiss if self.asynchronous else self.miss,
+            "rare": (Exception, self.amiss if self.asynchronous else self.miss, Failure),
             "shelves": self._shelves,
         }
         return specialize(self.function, body + _MISS.format(wait=wait), names, asynchronous=self.asynchronous)
@@ -135,7 +134,7 @@ class Site:
     def _question(self, slot: str) -> str:
         asked: list[str] = []
         if self.hit_clock is not None:
-            asked.append("$clock() < $entry.due")
+            asked.append("$clock() < $found.due")
         if self.plan.guard is not None:
             asked.append(f"{slot}.__class__ is $guard")
         return f"if {' and '.join(asked)}:\n" + _indented(_HIT) if asked else _HIT
