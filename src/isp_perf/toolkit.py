@@ -47,6 +47,10 @@ class Toolkit:
         ConfigurationError: a setting that one of the parts refuses.
     """
 
+    compression: CompressionStats
+    redis: RedisPool
+    settings: Settings
+
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = Settings() if settings is None else settings
         self.redis = RedisPool(self.settings.redis)

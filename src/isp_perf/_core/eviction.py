@@ -36,6 +36,13 @@ class Entry:
 
     __slots__ = ("due", "frequency", "hits", "home", "mark", "slot", "value")
 
+    due: float
+    frequency: int
+    hits: int
+    mark: int
+    slot: Any
+    value: Any
+
     def __init__(self, value: Any, slot: Any, due: float) -> None:
         self.value = value
         self.home: Any = None

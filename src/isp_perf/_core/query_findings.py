@@ -94,6 +94,11 @@ class Repeats:
 
     __slots__ = ("fix", "hashes", "kind", "nanoseconds", "path", "site", "total")
 
+    fix: str
+    nanoseconds: int
+    path: str
+    total: int
+
     def __init__(self) -> None:
         self.total = 0
         self.nanoseconds = 0
@@ -151,6 +156,13 @@ class Entry:
     """
 
     __slots__ = ("count", "nanoseconds", "places", "quiet", "settled", "single", "site", "text", "verb", "watchful")
+
+    count: int
+    nanoseconds: int
+    quiet: bool
+    single: bool
+    text: str
+    watchful: bool
 
     def __init__(self, text: str, verb: Verb, *, single: bool = True) -> None:
         self.text = text

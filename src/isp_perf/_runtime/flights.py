@@ -155,6 +155,10 @@ class Flight:
         "waits_for",
     )
 
+    attached: bool
+    name: str
+    seconds: float
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.parent: Flight | None = None

@@ -39,6 +39,8 @@ class Isolation:
 
     __slots__ = ("_breaker", "reason")
 
+    reason: str
+
     def __init__(self, breaker: "CircuitBreaker", reason: str) -> None:
         self._breaker = breaker
         self.reason = reason
@@ -78,6 +80,8 @@ class CircuitBreaker(Machine):
     """
 
     __slots__ = ()
+
+    rejected: int
 
     def __init__(
         self,

@@ -39,6 +39,13 @@ class Bulkhead:
 
     __slots__ = ("free", "limit", "lock", "name", "queue", "rejected", "wait")
 
+    free: int
+    limit: int
+    lock: threading.Lock
+    name: str
+    rejected: int
+    wait: float
+
     def __init__(self, limit: int, wait: float, name: str) -> None:
         self.limit = self.free = limit
         self.wait = wait

@@ -17,6 +17,9 @@ _BURST = 10.0
 class Hedge:
     """The strategy that ``hedge`` returns, with its ``delay`` (seconds), ``max_attempts`` and ``budget_ratio``."""
 
+    credit: float
+    hedged: int
+
     def __init__(self, delay: float, max_attempts: int, budget_ratio: float) -> None:
         self.delay = delay
         self.max_attempts = max_attempts

@@ -110,6 +110,23 @@ class Machine:
         "would_open",
     )
 
+    cancelled: int
+    clock: Clock
+    config: CircuitConfig
+    failed: int
+    hushed: bool
+    late: int
+    lock: RLock
+    name: str
+    neutral: int
+    ok: int
+    plain_functions: bool
+    rejected: int
+    round: int
+    slow: int
+    special: bool
+    would_open: int
+
     def __init__(self, name: str, config: CircuitConfig, clock: Clock) -> None:
         self.name = name
         self.config = config

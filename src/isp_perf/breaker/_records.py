@@ -79,6 +79,9 @@ class Annex:
 
     __slots__ = ("began", "history", "lent", "listeners", "pending", "quiet_until", "tally")
 
+    began: float
+    quiet_until: float
+
     def __init__(self, began: float) -> None:
         self.began = began
         self.history: deque[CircuitEvent] = deque(maxlen=_REMEMBERED)

@@ -190,5 +190,5 @@ class CircuitRegistry:
 live_registries: WeakSet[CircuitRegistry] = WeakSet()
 """Every registry that is alive, so that metrics find them."""
 
-circuits = CircuitRegistry()
+circuits: CircuitRegistry = CircuitRegistry()
 """The default registry, which ``circuit_breaker`` uses."""

@@ -38,6 +38,11 @@ class RetryBudget:
 
     __slots__ = ("_lock", "capacity", "cost", "timeout_cost", "tokens")
 
+    capacity: int
+    cost: int
+    timeout_cost: int
+    tokens: int
+
     def __init__(self, capacity: int = 500, *, cost: int = 5, timeout_cost: int = 10) -> None:
         self.capacity = self.tokens = whole("capacity", capacity)
         self.cost = whole("cost", cost)
@@ -64,6 +69,8 @@ class Attempts:
     """The attempts of one call, from its first failure on."""
 
     __slots__ = ("_made", "_retry", "_until", "paid")
+
+    paid: int
 
     def __init__(self, retry_: "Retry", began: float) -> None:
         self._retry = retry_
@@ -93,6 +100,8 @@ class Attempts:
 
 class Retry:
     """The strategy that ``retry`` returns, with its ``attempts``, ``backoff``, ``on`` and ``budget``."""
+
+    attempts: int
 
     def __init__(self, *, attempts: int, backoff: Backoff, on: ErrorSpec, budget: RetryBudget | None) -> None:
         self.attempts = whole("attempts", attempts)

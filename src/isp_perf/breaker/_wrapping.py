@@ -59,6 +59,8 @@ class Site:
         outermost: whether nothing surrounds it.
     """
 
+    asynchronous: bool
+
     def __init__(self, function: Callable[..., Any], kind: Kind) -> None:
         self.function = function
         self.kind: Kind = kind

@@ -1,8 +1,10 @@
 """The cache: ``@cached``, a fast local level, and Redis as an optional second level."""
 
+from typing import Unpack
+
 from isp_perf.cache._blocking import SyncCacheManager
 from isp_perf.cache._codec import MsgpackCodec
-from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._config import CachePolicy, PolicyOptions
 from isp_perf.cache._decorator import AsyncCached, CacheDecorator, SyncCached
 from isp_perf.cache._entry import FillingEntry, FillingTags, entry
 from isp_perf.cache._manager import CacheManager
@@ -27,8 +29,19 @@ __all__ = [
     "entry",
 ]
 
-cache_manager = CacheManager()
+cache_manager: CacheManager = CacheManager()
 """The default manager: local only until it is configured."""
 
-cached = cache_manager.cached
-"""``cache_manager.cached``."""
+
+def cached(key: str | None = None, **policy: Unpack[PolicyOptions]) -> CacheDecorator:
+    """Return a decorator that caches the results of a function in the default manager.
+
+    Args:
+        key: template such as ``"user:{user_id}"``; ``{hash}`` stands for all arguments. Default: the function's
+            qualified name and ``{hash}``.
+        **policy: fields of ``CachePolicy``.
+
+    Raises:
+        ConfigurationError: as for ``CacheManager.cached``, when it decorates.
+    """
+    return cache_manager.cached(key, **policy)

@@ -36,6 +36,8 @@ class MsgpackCodec:
 
     __slots__ = ("_decoder", "_encoder", "_typed", "shape")
 
+    shape: bytes
+
     def __init__(self, annotation: Any = Any) -> None:
         import msgspec
 

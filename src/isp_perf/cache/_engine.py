@@ -85,6 +85,10 @@ class Engine:
 
     __slots__ = ("background", "local", "prefix", "second", "wall")
 
+    background: Background
+    local: LocalLevel
+    prefix: str
+
     def __init__(self, local: LocalLevel) -> None:
         self.local = local
         self.background = Background()

@@ -47,6 +47,9 @@ class FillingEntry:
 
     __slots__ = ("_flight", "_ttl", "_unchanged", "etag", "skipped", "tags")
 
+    skipped: bool
+    tags: FillingTags
+
     def __init__(self, flight: Flight) -> None:
         self._flight = flight
         self._ttl: float | None = None

@@ -78,6 +78,8 @@ class Keys:
         sites: the decorated functions.
     """
 
+    store: Store
+
     def __init__(self, engine: Engine, sites: "WeakSet[Site]") -> None:
         self._engine = engine
         self._sites = sites

@@ -49,6 +49,8 @@ class StagedEntry(Entry):
 
     __slots__ = ("etag", "life", "retry_at", "tags")
 
+    retry_at: float
+
     life: Life
 
     def __init__(self, value: Any, slot: Any, due: float) -> None:
@@ -70,6 +72,9 @@ class Store:
 
     __slots__ = ("cold", "flights", "hot", "owner", "token")
 
+    owner: Keyed
+    token: str
+
     def __init__(self, owner: Keyed, token: str) -> None:
         self.owner = owner
         self.token = token
@@ -85,6 +90,10 @@ class LocalLevel:
         max_entries: room; the eviction policy is S3-FIFO.
         clock: monotonic seconds. With another clock than ``time.monotonic`` expiry is compared on each read.
     """
+
+    clock: Clock
+    counters: Counters
+    lock: Any
 
     def __init__(self, max_entries: int, clock: Clock) -> None:
         self.lock = new_lock()

@@ -23,6 +23,8 @@ class Receipt:
 
     __slots__ = ("_settle", "delivered")
 
+    delivered: bool
+
     def __init__(self, settle: Callable[[], Coroutine[Any, Any, bool]], *, delivered: bool) -> None:
         self._settle = settle
         self.delivered = delivered

@@ -32,6 +32,8 @@ class SecondLevel:
         clock: monotonic seconds.
     """
 
+    errors: int
+
     def __init__(self, level: RemoteLevel, prefix: str, clock: Clock) -> None:
         self.level = level
         self.prefix = prefix

@@ -27,6 +27,19 @@ class Counters:
         "stale_hits",
     )
 
+    errors: int
+    evicted: int
+    expired: int
+    invalidated: int
+    joined: int
+    load_seconds: float
+    loads: int
+    misses: int
+    remote_hits: int
+    replaced: int
+    retired: int
+    stale_hits: int
+
     def __init__(self) -> None:
         self.stale_hits = 0
         self.retired = self.remote_hits = self.misses = self.joined = self.loads = self.errors = 0

@@ -78,6 +78,17 @@ class CompressionStats:
         "skipped",
     )
 
+    bytes_in: int
+    bytes_out: int
+    cache_bytes: int
+    cache_hits: int
+    cache_misses: int
+    cache_upgrades: int
+    codec_seconds: float
+    dictionary: int
+    level_steps: int
+    offloaded: int
+
     def __init__(self) -> None:
         self.encoded: dict[str, int] = {"br": 0, "gzip": 0}
         self.saved: dict[str, int] = {"br": 0, "gzip": 0}

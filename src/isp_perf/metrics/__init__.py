@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from isp_perf.metrics import _from_cache, _from_compression
 from isp_perf.metrics._app import MetricsApp, app
 from isp_perf.metrics._business import CACHE_HIT_RATE, CONVERSATION_DURATION, MESSAGE_PROCESSING_TIME
+from isp_perf.metrics._default import counter, gauge, histogram
 from isp_perf.metrics._from_breaker import BREAKER
 from isp_perf.metrics._from_cache import CACHE
 from isp_perf.metrics._from_compression import COMPRESSION
@@ -44,10 +45,6 @@ __all__ = [
     "registry",
     "timed",
 ]
-
-counter = registry.counter
-gauge = registry.gauge
-histogram = registry.histogram
 
 for _source in (CACHE, REDIS, BREAKER, COMPRESSION, QUERIES, Runtime(registry)):
     registry.source(_source, _source.specs)

@@ -237,6 +237,8 @@ class Family(Generic[Series]):
 
     __slots__ = ("_create", "_limit", "_lock", "_order", "_overflowed", "_series", "_version", "spec")
 
+    spec: Spec
+
     def __init__(
         self, spec: Spec, create: Callable[[], Series], *, limit: int, overflowed: Callable[[str], None]
     ) -> None:

@@ -70,6 +70,9 @@ class MetricRegistry:
         forked: what else must begin anew in a forked child, held weakly.
     """
 
+    overhead_ns: int
+    sharing: bool
+
     def __init__(self, *, limit: int = 1000, shared: bool = False) -> None:
         if limit < 1:
             raise ConfigurationError("limit", limit, "a metric needs at least one series", "pass a number >= 1")
@@ -350,5 +353,5 @@ def _bounds(buckets: Sequence[float], scale: int) -> tuple[int, ...]:
     return bounds
 
 
-registry = MetricRegistry(shared=True)
+registry: MetricRegistry = MetricRegistry(shared=True)
 """The default registry, with totals over all workers."""

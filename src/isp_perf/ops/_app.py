@@ -76,6 +76,8 @@ class OpsApp:
             ``{"status": "healthy"}`` or raises; the service is unhealthy without them.
     """
 
+    dashboard: Dashboard
+
     def __init__(
         self,
         toolkit: Monitored,

@@ -29,6 +29,10 @@ class Mark:
 
     __slots__ = ("entry", "fingerprint", "news", "repeats", "scope")
 
+    entry: Entry
+    fingerprint: int
+    scope: "Scope"
+
     def __init__(self, scope: "Scope", entry: Entry) -> None:
         self.scope = scope
         self.entry = entry
@@ -67,6 +71,10 @@ class Scope:
     """
 
     __slots__ = ("beyond", "count", "entries", "limit", "nanoseconds", "outer")
+
+    count: int
+    nanoseconds: int
+    outer: "Scope | None"
 
     def __init__(self, outer: "Scope | None" = None) -> None:
         self.entries: dict[str, Entry] = {}

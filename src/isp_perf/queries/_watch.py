@@ -46,6 +46,9 @@ class Watch:
 
     __slots__ = ("__weakref__", "_hooks", "_seen", "budget", "detect", "engine", "handle", "stats")
 
+    engine: Engine
+    stats: QueryStats
+
     def __init__(self, engine: Engine, stats: QueryStats) -> None:
         self.engine = engine
         self.stats = stats

@@ -78,6 +78,9 @@ class Lane:
         stats: the lane's counters.
     """
 
+    loop: asyncio.AbstractEventLoop
+    retry_at: float
+
     def __init__(
         self,
         node: str,

@@ -99,6 +99,11 @@ class Link(asyncio.Protocol):
         on_lost: called once when the link ends.
     """
 
+    closed: bool
+    loop: asyncio.AbstractEventLoop
+    progress_at: float
+    transport: asyncio.Transport
+
     def __init__(
         self,
         connection: Any,

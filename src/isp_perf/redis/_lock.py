@@ -59,6 +59,9 @@ class RedisLock:
         ConfigurationError: an empty name.
     """
 
+    fence: int
+    lost: bool
+
     def __init__(self, client: "PipelinedRedis", name: str, ttl: float) -> None:
         if not name:
             raise ConfigurationError("name", name, "must not be empty", "name what the lock protects")

@@ -47,6 +47,8 @@ class LinkPipeline(Pipeline):
         shard_hint: ignored, as in redis-py.
     """
 
+    connection_pool: Any
+
     def __init__(self, client: Sender, transaction: Any = None, shard_hint: str | None = None) -> None:
         wrapped = transaction is None or bool(transaction)
         super().__init__(client.connection_pool, client.response_callbacks, wrapped, shard_hint)
@@ -154,6 +156,8 @@ class PoolPipeline(LinkPipeline):
     Raises:
         ConfigurationError: ``limit`` or ``on_error`` outside the above.
     """
+
+    command_stack: Any
 
     def __init__(self, client: Sender, *, limit: int, on_error: str, transaction: bool) -> None:
         whole("limit", limit, least=1, most=100_000)

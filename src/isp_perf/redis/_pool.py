@@ -49,6 +49,8 @@ class RedisPool:
         ConfigurationError: the URL is malformed.
     """
 
+    settings: RedisSettings
+
     def __init__(self, settings: RedisSettings | str | None = None) -> None:
         if isinstance(settings, str):
             settings = RedisSettings(url=settings)

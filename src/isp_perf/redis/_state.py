@@ -34,6 +34,11 @@ __all__ = ["LoopState", "States"]
 class LoopState:
     """The lanes of one event loop."""
 
+    bulk: Lane
+    fast: Lane
+    loop: asyncio.AbstractEventLoop
+    pool: Any
+
     def __init__(self, settings: RedisSettings, target: Target, stats: dict[str, LaneStats]) -> None:
         self.loop = asyncio.get_running_loop()
         self.pool = async_pool(settings, target)
@@ -88,6 +93,9 @@ class States:
         settings: the pool's settings.
         target: where the server is.
     """
+
+    stats: dict[str, LaneStats]
+    template: Any
 
     def __init__(self, settings: RedisSettings, target: Target) -> None:
         self.settings = settings

@@ -50,6 +50,8 @@ class BlockingRedis(Redis):
         stats: counters of the blocking lane.
     """
 
+    combiner: Combiner
+
     def __init__(self, settings: RedisSettings, target: Target, stats: LaneStats) -> None:
         self._pool: Any = blocking_pool(settings, target)
         _DRIVER.__init__(self, connection_pool=self._pool)

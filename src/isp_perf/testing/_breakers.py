@@ -82,6 +82,9 @@ class Mayhem:
         hung: calls made to hang so far.
     """
 
+    failed: int
+    hung: int
+
     def __init__(self, *, fail: float, delay: float, hang: float, error: Callable[[], BaseException]) -> None:
         self.fail = fail
         self.delay = delay

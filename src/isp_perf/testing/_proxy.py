@@ -48,6 +48,9 @@ class FaultProxy:
         ConfigurationError: a port outside its range.
     """
 
+    accepted: int
+    port: int
+
     def __init__(self, host: str, port: int) -> None:
         if not 0 < port < 1 << 16:
             raise ConfigurationError("port", port, "must be a number from 1 to 65535", "give the server's port")

@@ -209,8 +209,15 @@ async def test_async_with_and_aclose(remote):
 
 
 def test_default_manager():
-    """isp_perf.cached is the default manager's decorator."""
-    assert isp_perf.cached == isp_perf.cache_manager.cached
+    """isp_perf.cached caches in the default manager."""
+
+    @isp_perf.cached("default-manager:{x}")
+    def load(x: int) -> int:
+        return x
+
+    assert load(1) == load(1) == 1
+    assert isp_perf.cache_manager.sync.get("default-manager:1") == 1
+    isp_perf.cache_manager.sync.invalidate("default-manager:1")
 
 
 def test_entries_leave_by_themselves(cache):

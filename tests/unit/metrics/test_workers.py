@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -38,12 +39,19 @@ class Worker:
 
 
 @pytest.fixture
-def join(tmp_path):
+def short_path():
+    """Return a folder whose path leaves room for a socket's name, which pytest's own may not."""
+    with tempfile.TemporaryDirectory(prefix="isp-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def join(short_path):
     """Return a function that adds a worker to one group; all of them leave at the end."""
     workers = []
 
     def make():
-        workers.append(Worker(tmp_path))
+        workers.append(Worker(short_path))
         return workers[-1]
 
     yield make
@@ -256,18 +264,18 @@ print(sum(registry.collect().get("jobs_total").values))
 
 
 @pytest.mark.parametrize("before", ["", "registry.collect()", "registry.share()"])
-def test_a_fork_takes_no_counts_along(tmp_path, before):
+def test_a_fork_takes_no_counts_along(short_path, before):
     """Children forked before, after and while the parent publishes count from zero; nothing is counted twice."""
-    program = tmp_path / "forking.py"
+    program = short_path / "forking.py"
     program.write_text(FORKING.format(before=before))
-    environ = {**os.environ, "ISP_PERF_DIR": str(tmp_path / "group")}
+    environ = {**os.environ, "ISP_PERF_DIR": str(short_path / "group")}
     done = subprocess.run(
         [sys.executable, program], env=environ, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "106"
 
 
-def test_an_unwritable_folder_leaves_figures_of_this_process(tmp_path):
+def test_an_unwritable_folder_leaves_figures_of_this_process(short_path):
     """Where no folder can be had, a worker among siblings labels its figures as its own, and says so once."""
     (tmp_path / "file").write_text("")
     program = textwrap.dedent("""
@@ -310,10 +318,10 @@ for line in sys.stdin:
 """
 
 
-def test_totals_never_go_back_over_kills(tmp_path):
+def test_totals_never_go_back_over_kills(short_path):
     """Workers killed one after another, and read all the while: the total only grows and ends exact."""
-    environ = {**os.environ, "ISP_PERF_DIR": str(tmp_path)}
-    reader = Worker(tmp_path)
+    environ = {**os.environ, "ISP_PERF_DIR": str(short_path)}
+    reader = Worker(short_path)
     totals = []
     for _ in range(6):
         worker = subprocess.Popen(
