@@ -275,7 +275,7 @@ def test_a_fork_takes_no_counts_along(short_path, before):
     assert done.stdout.strip() == "106"
 
 
-def test_an_unwritable_folder_leaves_figures_of_this_process(short_path):
+def test_an_unwritable_folder_leaves_figures_of_this_process(tmp_path):
     """Where no folder can be had, a worker among siblings labels its figures as its own, and says so once."""
     (tmp_path / "file").write_text("")
     program = textwrap.dedent("""
