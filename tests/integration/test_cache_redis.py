@@ -95,3 +95,31 @@ async def test_frozen_and_refusing_redis_cost_one_wait(redis_url):
                 await cache.clear()
             assert cache.stats().remote_errors >= 2
             assert cache.stats().misses >= 99
+
+
+@pytest.mark.parametrize("state", ["out of memory", "wrong type", "no permission", "pool busy"])
+async def test_what_redis_refuses_never_reaches_a_reader(redis_url, state):
+    """Whatever error Redis or the pool answers a cached call with, the caller gets the loader's value."""
+    settings = RedisSettings(url=redis_url, in_flight=1, overflow="error") if state == "pool busy" else redis_url
+    async with RedisPool(redis_url) as admin, RedisPool(settings) as pool:
+        cache = CacheManager(redis=pool)
+
+        @cache.cached("n:{x}")
+        async def load(x: int) -> int:
+            return x
+
+        await load(0)
+        client = admin.client()
+        if state == "out of memory":
+            await client.config_set("maxmemory", "1")
+        elif state == "no permission":
+            await client.execute_command("ACL", "SETUSER", "default", "-get", "-set", "-mget")
+        for x in range(1, 20):
+            if state == "wrong type":
+                await client.lpush(f"isp:1:n:{x}", "not a string")
+        try:
+            assert await asyncio.gather(*(load(x) for x in range(1, 20))) == list(range(1, 20))
+        finally:
+            await client.config_set("maxmemory", "0")
+            await client.execute_command("ACL", "SETUSER", "default", "+@all")
+        assert cache.stats().remote_errors >= (0 if state == "pool busy" else 1)

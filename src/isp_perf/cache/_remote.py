@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from isp_perf.errors import PerfError
 from isp_perf.typing import Clock, RemoteLevel
 
 __all__ = ["Ops", "SecondLevel", "Steps"]
@@ -19,7 +18,8 @@ Ops = Any
 _FIRST_REST: Final = 0.1
 _LONGEST_REST: Final = 5.0
 _MOST_DEBTS: Final = 10_000
-_SICKNESS: Final = (PerfError, OSError, TimeoutError)
+# A driver's own errors are among them (no memory, no permission, a foreign type under the key): none is the reader's.
+_SICKNESS: Final = Exception
 _GLOB: Final = str.maketrans({character: f"\\{character}" for character in "*?[]\\"})
 
 
