@@ -64,7 +64,7 @@ BREAKERS = [
 ALLOWED = [
     ("pure-core", "isp_perf._core.keys", "datetime"),
     ("pure-core", "isp_perf._core.canonical", "datetime"),
-    ("pure-core", "isp_perf._core.durations", "datetime"),
+    ("pure-core", "isp_perf._core.ranges", "datetime"),
     ("room-of-redis", "isp_perf.redis._pool", "redis"),
     ("room-of-sqlalchemy", "isp_perf.queries", "sqlalchemy"),
     ("room-of-codings", "isp_perf.compression._codecs", "brotli"),

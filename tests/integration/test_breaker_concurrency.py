@@ -253,7 +253,9 @@ def test_rejections_and_transitions_leave_nothing_behind():
 
     def kept():
         gc.collect()
-        ours = tracemalloc.Filter(inclusive=True, filename_pattern="*isp_perf/breaker/*")  # other threads allocate as well
+        ours = tracemalloc.Filter(
+            inclusive=True, filename_pattern="*isp_perf/breaker/*"
+        )  # other threads allocate as well
         return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([ours]).traces)
 
     tracemalloc.start()

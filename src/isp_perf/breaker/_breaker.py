@@ -7,7 +7,8 @@ from types import CoroutineType, TracebackType
 from typing import Any, ClassVar, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast
 
 from isp_perf._core.breaker_states import State
-from isp_perf.breaker._config import CircuitConfig, seconds
+from isp_perf._core.ranges import seconds
+from isp_perf.breaker._config import CircuitConfig
 from isp_perf.breaker._emission import breaker_lines
 from isp_perf.breaker._eras import IsolatedEra, OpenEra
 from isp_perf.breaker._forms import BreakerBlock, Permit, admit, aenter, enter, follow

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 
-from isp_perf.breaker._config import Seconds, seconds, whole
+from isp_perf._core.ranges import Seconds, seconds, whole
 from isp_perf.breaker._wrapping import FREE_THREADED, Site, build, indented
 from isp_perf.errors import BulkheadFullError
 

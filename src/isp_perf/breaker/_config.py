@@ -3,11 +3,10 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import timedelta
-from math import isfinite
 from typing import Any, Literal, Self
 
 from isp_perf._core.backoff import exponential, spread_down
+from isp_perf._core.ranges import Seconds, seconds, share, whole
 from isp_perf.breaker._outcomes import ErrorSpec, Judge, check_spec
 from isp_perf.errors import ConfigurationError
 
@@ -23,44 +22,8 @@ __all__ = [
     "TimeWindow",
 ]
 
-Seconds = float | timedelta
 DEFAULT_FAILURE_THRESHOLD = 5
 _LARGEST_WINDOW = 1_000_000
-
-
-def seconds(setting: str, value: Any, *, zero: bool = False) -> float:
-    """Return a duration as float seconds.
-
-    Raises:
-        ConfigurationError: it is no finite number, negative, or 0 where ``zero`` is false.
-    """
-    number: Any = value.total_seconds() if isinstance(value, timedelta) else value
-    if not _is_number(number):
-        raise ConfigurationError(setting, value, "a duration is a number of seconds or a timedelta", "pass e.g. 30.0")
-    if number < 0 or (number == 0 and not zero):
-        raise ConfigurationError(setting, value, f"must be {'>= 0' if zero else '> 0'} seconds", "pass e.g. 30.0")
-    return float(number)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
-def whole(setting: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
-    """Return ``value`` if it is an integer from ``least`` to ``most``; raise ``ConfigurationError`` if not."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
-        limit = "" if most is None else f" and <= {most}"
-        raise ConfigurationError(setting, value, f"must be a whole number >= {least}{limit}", f"pass e.g. {least}")
-    return value
-
-
-def share(setting: str, value: Any, *, zero: bool = False) -> float:
-    """Return ``value`` if it is a ratio above 0 (or from 0, if ``zero``) up to 1; else raise ``ConfigurationError``."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and (0 < value <= 1 or (zero and value == 0))
-    if not good:
-        rule = "must be a ratio from 0 to 1" if zero else "must be a ratio above 0 and up to 1"
-        raise ConfigurationError(setting, value, rule, "pass e.g. 0.5 for 50 %")
-    return float(value)
 
 
 def _is_a(value: object, kind: Any) -> bool:

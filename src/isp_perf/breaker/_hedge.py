@@ -4,7 +4,7 @@ from asyncio import FIRST_COMPLETED, CancelledError, Task, create_task, gather, 
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from isp_perf.breaker._config import Seconds, seconds, share, whole
+from isp_perf._core.ranges import Seconds, seconds, share, whole
 from isp_perf.breaker._wrapping import Site, build, indented, refuse_kinds
 
 __all__ = ["Hedge", "hedge"]

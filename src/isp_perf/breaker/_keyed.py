@@ -7,8 +7,9 @@ from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
+from isp_perf._core.ranges import whole
 from isp_perf.breaker._breaker import CircuitBreaker
-from isp_perf.breaker._config import CircuitConfig, whole
+from isp_perf.breaker._config import CircuitConfig
 from isp_perf.breaker._records import CircuitEvent
 from isp_perf.typing import Clock
 

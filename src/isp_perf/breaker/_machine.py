@@ -12,7 +12,8 @@ from threading import RLock
 from typing import Any
 
 from isp_perf._core.breaker_states import Cause, State, next_state
-from isp_perf.breaker._config import CircuitConfig, CountWindow, TimeWindow, seconds
+from isp_perf._core.ranges import seconds
+from isp_perf.breaker._config import CircuitConfig, CountWindow, TimeWindow
 from isp_perf.breaker._eras import CountEra, DisabledEra, IsolatedEra, OpenEra, StreakEra, TimeEra
 from isp_perf.breaker._half_open import HalfOpenEra, Probe
 from isp_perf.breaker._outcomes import ask

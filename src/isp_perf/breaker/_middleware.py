@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from math import ceil
 from typing import Any, cast
 
-from isp_perf.breaker._config import seconds
+from isp_perf._core.ranges import seconds
 from isp_perf.errors import RejectedError
 
 __all__ = ["CircuitOpenMiddleware"]

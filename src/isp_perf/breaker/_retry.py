@@ -8,7 +8,8 @@ from time import monotonic
 from time import sleep as block
 from typing import Any, TypeVar
 
-from isp_perf.breaker._config import Backoff, Seconds, seconds, whole
+from isp_perf._core.ranges import Seconds, seconds, whole
+from isp_perf.breaker._config import Backoff
 from isp_perf.breaker._outcomes import ErrorSpec, check_spec, matches
 from isp_perf.breaker._wrapping import Site, build, indented, refuse_kinds
 from isp_perf.errors import RejectedError

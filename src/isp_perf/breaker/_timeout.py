@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from isp_perf._core.ranges import Seconds
+from isp_perf._core.ranges import seconds as checked
 from isp_perf._runtime.wheel import arm
-from isp_perf.breaker._config import Seconds
-from isp_perf.breaker._config import seconds as checked
 from isp_perf.breaker._wrapping import Site, build, indented, refuse_kinds
 
 __all__ = ["Timeout", "timeout"]

@@ -11,9 +11,10 @@ from math import inf
 from typing import Any, ClassVar, Protocol
 
 from isp_perf._core.breaker_states import Cause, State
+from isp_perf._core.ranges import seconds
 from isp_perf._core.windows import CountRing, TimeRing
 from isp_perf._runtime.wheel import arm
-from isp_perf.breaker._config import CircuitConfig, seconds
+from isp_perf.breaker._config import CircuitConfig
 from isp_perf.breaker._eras import ClosedEra, CountEra, Owner, StreakEra, TimeEra
 from isp_perf.breaker._outcomes import ask, first_time
 from isp_perf.errors import ProbeLimitError, RejectedError

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, Literal, TypedDict, Unpack
 
-from isp_perf._core.durations import seconds
+from isp_perf._core.ranges import seconds
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Codec
 
@@ -95,7 +95,7 @@ class CachePolicy:
             raise ConfigurationError("tags", self.tags, "a sequence of texts", f"write tags=({self.tags!r},)")
         object.__setattr__(self, "tags", tuple(self.tags))
         if not isinstance(self.cache_none, bool):
-            object.__setattr__(self, "cache_none", seconds("cache_none", self.cache_none))
+            object.__setattr__(self, "cache_none", seconds("cache_none", self.cache_none, zero=True))
         if isinstance(self.jitter, bool) or not 0 <= self.jitter <= 1:
             raise ConfigurationError("jitter", self.jitter, "a share between 0 and 1", "pass for example 0.1")
         if self.when is not None and not callable(self.when):
@@ -104,9 +104,9 @@ class CachePolicy:
     def _take_durations(self) -> None:
         for name in _DURATIONS:
             if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, seconds(name, given))
+                object.__setattr__(self, name, seconds(name, given, zero=True))
         for kind, duration in self.cache_errors.items():
-            seconds(f"cache_errors[{kind.__name__}]", duration)
+            seconds(f"cache_errors[{kind.__name__}]", duration, zero=True)
 
     def _check_early(self) -> None:
         early: object = self.early_refresh
@@ -126,8 +126,8 @@ class CachePolicy:
     def stale_seconds(self) -> tuple[float, float]:
         """``stale_while_revalidate`` and ``stale_if_error`` in seconds."""
         return (
-            seconds("stale_while_revalidate", self.stale_while_revalidate),
-            seconds("stale_if_error", self.stale_if_error),
+            seconds("stale_while_revalidate", self.stale_while_revalidate, zero=True),
+            seconds("stale_if_error", self.stale_if_error, zero=True),
         )
 
     @property
@@ -135,8 +135,8 @@ class CachePolicy:
         """``soft_timeout`` and ``hard_timeout`` in seconds."""
         soft, hard = self.soft_timeout, self.hard_timeout
         return (
-            None if soft is None else seconds("soft_timeout", soft),
-            None if hard is None else seconds("hard_timeout", hard),
+            None if soft is None else seconds("soft_timeout", soft, zero=True),
+            None if hard is None else seconds("hard_timeout", hard, zero=True),
         )
 
     @property
@@ -147,12 +147,12 @@ class CachePolicy:
     @property
     def fresh(self) -> float:
         """The ttl in seconds."""
-        return seconds("ttl", self.ttl)
+        return seconds("ttl", self.ttl, zero=True)
 
     @property
     def local(self) -> float | None:
         """The local ttl in seconds, ``None`` if there is no own one."""
-        return None if self.l1_ttl is None else seconds("l1_ttl", self.l1_ttl)
+        return None if self.l1_ttl is None else seconds("l1_ttl", self.l1_ttl, zero=True)
 
 
 _DURATIONS = ("ttl", "l1_ttl", "stale_while_revalidate", "stale_if_error", "soft_timeout", "hard_timeout")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from isp_perf._core.durations import seconds
+from isp_perf._core.ranges import seconds
 from isp_perf._runtime.flights import LEADING, Flight
 from isp_perf.cache._local import StagedEntry
 from isp_perf.errors import ConfigurationError
@@ -69,7 +69,7 @@ class FillingEntry:
 
     @ttl.setter
     def ttl(self, value: float) -> None:
-        self._ttl = seconds("entry().ttl", value)
+        self._ttl = seconds("entry().ttl", value, zero=True)
 
     @property
     def stale_value(self) -> Any:

@@ -1,18 +1,17 @@
 """Settings of the pool: where the server is and how patient to be, checked completely when they are made."""
 
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import timedelta
 from functools import partial
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from isp_perf._core.ranges import one_of, seconds, whole
 from isp_perf.errors import ConfigurationError
 
-__all__ = ["Address", "RedisSettings", "RetryPolicy", "Target", "one_of", "seconds", "whole"]
+__all__ = ["Address", "RedisSettings", "RetryPolicy", "Target"]
 
 _SCHEMES = ("redis", "rediss", "unix")
 _DEFAULT_PORT = 6379
@@ -21,29 +20,6 @@ _MOST_SENTINEL_PARTS = 2  # service and database
 _OPTIONS = re.compile(r"db|client_name|ssl_(keyfile|certfile|cert_reqs|ca_(certs|data|path)|check_hostname|password)")
 _URL_FIX = 'write "redis://[user:password@]host:port/db", "rediss://..." for TLS or "unix:///path?db=0"'
 _LIST_FIX = 'write "host:port,host:port", with "user:password@" or "rediss://" in front if needed'
-
-
-def seconds(setting: str, value: float | timedelta, *, zero: bool = False) -> float:
-    """Return a duration as float seconds.
-
-    Raises:
-        ConfigurationError: not a finite number above 0 (or from 0 on, with ``zero``).
-    """
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    if not _is_number(number) or not math.isfinite(number) or number < 0 or (number == 0 and not zero):
-        rule = f"must be a number of seconds {'from 0 on' if zero else 'above 0'}"
-        raise ConfigurationError(setting, value, rule, "give a float, an int or a timedelta")
-    return float(number)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def whole(setting: str, value: object, *, least: int, most: int) -> None:
-    """Check a whole number against its range."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigurationError(setting, value, f"must be a whole number from {least} to {most}", "change the number")
 
 
 def _mask(text: str) -> str:
@@ -206,12 +182,6 @@ class RedisSettings:
                 value = _mask(value if isinstance(value, str) else ",".join(value))
             parts.append(f"{item.name}={value!r}")
         return f"RedisSettings({', '.join(parts)})"
-
-
-def one_of(setting: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Check a value against the words allowed."""
-    if value not in allowed or isinstance(value, bool):
-        raise ConfigurationError(setting, value, f"must be one of {allowed}", f"write {allowed[0]!r}")
 
 
 def _parse_url(url: str) -> Target:

@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 from isp_perf._core.backoff import spread_down
+from isp_perf._core.ranges import seconds
 from isp_perf.errors import ConfigurationError
-from isp_perf.redis._config import seconds
 from isp_perf.redis._stats import BulkResult
 
 __all__ = ["Flow", "Life", "delete_many", "delete_pattern", "get_many", "milliseconds", "set_arguments", "set_many"]

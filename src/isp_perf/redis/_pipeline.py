@@ -7,8 +7,8 @@ from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE
 from redis.exceptions import ExecAbortError, ResponseError, WatchError
 
+from isp_perf._core.ranges import one_of, whole
 from isp_perf.errors import RemoteError
-from isp_perf.redis._config import one_of, whole
 from isp_perf.redis._sender import Sender, Staged
 from isp_perf.redis._stream import in_chunks
 

@@ -13,10 +13,11 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakSet
 
+from isp_perf._core.ranges import one_of, seconds, whole
 from isp_perf.errors import ConfigurationError, MaybeExecutedError, NotSentError, RemoteError
 from isp_perf.redis import _flow
 from isp_perf.redis._blocking import BlockingPool
-from isp_perf.redis._config import RedisSettings, one_of, seconds, whole
+from isp_perf.redis._config import RedisSettings
 from isp_perf.redis._stats import BulkResult, Gap, Message, RedisHealth, RedisStats
 
 if TYPE_CHECKING:

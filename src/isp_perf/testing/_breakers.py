@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from isp_perf._core.ranges import seconds, share
 from isp_perf.breaker import CircuitBreaker, CircuitRegistry, circuits, pipeline
-from isp_perf.breaker._config import seconds, share
 from isp_perf.breaker._wrapping import Site
 
 __all__ = ["ChaosError", "Mayhem", "broken", "chaos", "fresh_circuits", "healthy"]

@@ -321,7 +321,7 @@ def test_results_that_can_be_used_once_are_refused(cache):
         ("user", {}, "a template without a field"),
         ("user:{user_id", {}, "braces come in pairs"),
         ("user:{user_id!r}", {}, "a field is a parameter or an attribute"),
-        ("user:{user_id}", {"ttl": -1}, "ttl=-1: a duration is a number of seconds >= 0"),
+        ("user:{user_id}", {"ttl": -1}, "ttl=-1: must be a number of seconds >= 0"),
         ("user:{user_id}", {"ttl": float("nan")}, "ttl=nan"),
         ("user:{user_id}", {"l1_ttl": -1}, "l1_ttl=-1"),
         ("user:{user_id}", {"jitter": 2}, "jitter=2"),
