@@ -106,7 +106,9 @@ async def compare_gets(cases, rounds):
         medians = {name: statistics.median(values) for name, values in seen.items()}
         for name, median in medians.items():
             ratios = [
-                ratio(name, tasks, peer, medians[peer] / median) for peer in ("redis-py", "glide") if peer in medians
+                ratio(name, tasks, peer, value=medians[peer] / median)
+                for peer in ("redis-py", "glide")
+                if peer in medians
             ]
             print(f"GET x {tasks:5d}  {name:10s} {median:8.2f} us  {'  '.join(ratios)}")
     for name, get in cases.items():
