@@ -1,8 +1,6 @@
 """Datasette, an application nobody here wrote, wrapped by everything there is: its pages come out the same."""
 
-import gc
 import sqlite3
-import warnings
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -35,22 +33,6 @@ PAGES = [
     "/-/static/app.css",
     "/isp.db",
 ]
-
-
-# Datasette itself never closes its databases in memory, which Python 3.13 and later report.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:.*sqlite3.Connection:pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _nothing_left_for_other_tests():
-    """Collect what Datasette left open while nobody listens."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 class Page(NamedTuple):

@@ -43,9 +43,9 @@ def test_the_hit_ratio_comes_from_totals():
 
 def test_the_application_may_set_the_rate_itself():
     """A value set by the application is shown as it is; taken back, the totals speak again."""
-    CACHE_HIT_RATE.set(0.5)
+    CACHE_HIT_RATE.set(0.123456789)
     try:
-        assert registry.collect("worker").get("cache_hit_rate").values == [0.5]
+        assert registry.collect("worker").get("cache_hit_rate").values == [0.123456789]
     finally:
         CACHE_HIT_RATE.set(math.nan)
-    assert registry.collect("worker").get("cache_hit_rate").values != [0.5]
+    assert registry.collect("worker").get("cache_hit_rate").values != [0.123456789]
