@@ -110,11 +110,18 @@ def database(tmp_path_factory):
 async def datasette(database, monkeypatch):
     """The application as it is; its pages print how long a query took, so that its stopwatch stands still."""
     monkeypatch.setattr("datasette.views.base.time", SimpleNamespace(perf_counter=lambda: 0.0))
+    opened, connect = [], sqlite3.connect
+
+    def recorded(*args, **options):
+        opened.append(connect(*args, **options | {"check_same_thread": False}))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", recorded)
     served = Datasette([str(database)], settings={"allow_download": True, "default_cache_ttl": 0})
     await served.invoke_startup()
     yield served
-    for opened in served.databases.values():
-        opened.close()
+    for connection in opened:  # Datasette itself leaves those in memory open
+        connection.close()
 
 
 def _wrap(app, manager):
