@@ -74,7 +74,7 @@ class SyncCacheManager:
 
     def invalidate(self, *keys: str) -> Receipt:
         """Remove ``keys`` from both levels; a load of them that has begun is not stored."""
-        return self._receipt(drive(self._keys.invalidate(keys, tasks=False)))
+        return self._receipt(drive(self._keys.removal.invalidate(keys, tasks=False)))
 
     def delete(self, *keys: str) -> Receipt:
         """Remove ``keys`` from both levels, as ``invalidate`` does."""
@@ -82,11 +82,11 @@ class SyncCacheManager:
 
     def invalidate_tags(self, *tags: str) -> Receipt:
         """Remove every value that has one of ``tags``."""
-        return self._receipt(drive(self._keys.invalidate_tags(tags, tasks=False)))
+        return self._receipt(drive(self._keys.removal.invalidate_tags(tags, tasks=False)))
 
     def invalidate_pattern(self, glob: str) -> Receipt:
         """Remove every key that matches the Redis glob, such as ``"user:*"``."""
-        return self._receipt(drive(self._keys.invalidate_pattern(glob, tasks=False)))
+        return self._receipt(drive(self._keys.removal.invalidate_pattern(glob, tasks=False)))
 
     def clear(self) -> Receipt:
         """Remove every key of this namespace and schema."""

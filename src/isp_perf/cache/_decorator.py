@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
 from isp_perf._runtime.drive import Failure, adrive, drive
-from isp_perf.cache._flow import Flow
+from isp_perf.cache._exchange import Flow
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._receipt import Receipt
 from isp_perf.cache._site import Site
@@ -125,12 +125,12 @@ class _Methods:
         return self._site.call(self._site.bound(args, kwargs)).key()
 
     def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
-        delivered = yield from self._keys.invalidate((self.key(*args, **kwargs),), tasks=self._tasks)
+        delivered = yield from self._keys.removal.invalidate((self.key(*args, **kwargs),), tasks=self._tasks)
         return self._receipt(delivered)
 
     def refresh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
         call = self._site.call(self._site.bound(args, kwargs))
-        self._keys.supersede(call.key())
+        self._keys.removal.supersede(call.key())
         return (yield from self._keys.reload(call, tasks=self._tasks))
 
     def peek(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:

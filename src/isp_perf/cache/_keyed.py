@@ -1,4 +1,4 @@
-"""What is done by logical key: get, set, delete, invalidate, clear; flows for both colours."""
+"""What is done by logical key: get, set, get or load, peek; flows for both colours."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -6,17 +6,18 @@ from contextvars import Context
 from typing import Any
 from weakref import WeakSet
 
-from isp_perf._core.globs import glob_pattern
 from isp_perf._runtime.flights import Flight
 from isp_perf.cache._ages import MISSING, is_fresh
 from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._flow import Flow, decoded, fetch, insert_locked, keep_remote, lifetime, local_ttl
+from isp_perf.cache._exchange import Flow, decoded, keep_remote
+from isp_perf.cache._flow import fetch, insert_locked, lifetime, local_ttl
 from isp_perf.cache._local import Store
+from isp_perf.cache._removal import Removal
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import Counters
-from isp_perf.cache._tags import Versions, made_versions, read_tagged, tags_of, version_key
+from isp_perf.cache._tags import Versions, made_versions, read_tagged, tags_of
 from isp_perf.typing import Clock, Codec
 
 __all__ = ["KeySource", "Keys"]
@@ -78,14 +79,14 @@ class Keys:
         sites: the decorated functions.
     """
 
+    removal: Removal
     store: Store
 
     def __init__(self, engine: Engine, sites: "WeakSet[Site]") -> None:
         self._engine = engine
-        self._sites = sites
         self._counters = Counters()
-        self._writes: dict[Flight, str] = {}
         self.store = Store(KeySource(CachePolicy(), self._counters, None), "")
+        self.removal = Removal(engine, sites, self.store)
 
     def call(self, key: str, policy: CachePolicy, loader: Callable[[], Any] | None) -> Call:
         """Return a call for ``key``."""
@@ -145,52 +146,16 @@ class Keys:
         written.tags = frozenset(call.tags())
         versions = yield from self._versions(call, tasks=tasks)
         with local.lock:
-            self._detach_locked({key}.__contains__)
+            self.removal.detach_locked({key}.__contains__)
             self._replace_locked(call, key, value=value, ttl=local_ttl(call.source.policy, ttl))
-            self._writes[written] = key
+            self.removal.writes[written] = key
         try:
             if ttl and not call.source.local_only:
                 yield from keep_remote(self._engine, call, written, value=value, ttl=ttl, versions=versions)
             elif self._engine.second is not None:
                 yield from self._engine.second.delete(self._engine.ops(tasks=tasks), (key,))
         finally:
-            self._writes.pop(written, None)
-
-    def invalidate(self, keys: Iterable[str], *, tasks: bool) -> Flow:
-        """Remove ``keys`` everywhere and return whether the remote level knows."""
-        gone = dict.fromkeys(keys)
-        local = self._engine.local
-        with local.lock:
-            self._detach_locked(gone.__contains__)
-            for key in gone:
-                entry = local.index_locked().get(key)
-                if entry is not None:
-                    local.invalidate_locked(entry)
-        if self._engine.second is None or not gone:
-            return True
-        return (yield from self._engine.second.delete(self._engine.ops(tasks=tasks), gone))
-
-    def invalidate_pattern(self, glob: str, *, tasks: bool) -> Flow:
-        """Remove every key that matches the Redis glob and return whether the remote level knows."""
-        matches = glob_pattern(glob).fullmatch
-        local = self._engine.local
-        with local.lock:
-            self._detach_locked(lambda key: matches(key) is not None)
-            for entry in local.living_locked():
-                if matches(local.key_of(entry)):
-                    local.invalidate_locked(entry)
-        if self._engine.second is None:
-            return True
-        return (yield from self._engine.second.delete_pattern(self._engine.ops(tasks=tasks), glob))
-
-    def supersede(self, key: str) -> None:
-        """Let no load of ``key`` that is in progress be stored."""
-        with self._engine.local.lock:
-            self._detach_locked({key}.__contains__)
-
-    def supersede_all_locked(self) -> None:
-        """Let nothing that is in progress be stored."""
-        self._detach_locked(lambda _: True)
+            self.removal.writes.pop(written, None)
 
     def reload(self, call: Call, *, tasks: bool) -> Flow:
         """Load and store the value of ``call``, whatever is cached."""
@@ -227,38 +192,3 @@ class Keys:
         second, ops, tags = self._engine.second, self._engine.ops(tasks=tasks), call.tags()
         _, versions = yield from read_tagged(second, ops, (), tags=tags)
         return (yield from made_versions(second, ops, tags, versions=versions, ttl=call.source.policy.fresh))
-
-    def invalidate_tags(self, tags: Iterable[str], *, tasks: bool) -> Flow:
-        """Remove everything that has one of ``tags`` and return whether the remote level knows."""
-        gone = frozenset(tags)
-        local = self._engine.local
-        with local.lock:
-            self._detach_tagged_locked(gone)
-            for tag in gone:
-                for entry in list(local.tagged.get(tag, ())):
-                    local.invalidate_locked(entry)
-        if self._engine.second is None or not gone:
-            return True
-        # Without its version key a tag has another version from the next use on: what carries the old one is a miss.
-        ops = self._engine.ops(tasks=tasks)
-        return (yield from self._engine.second.delete(ops, [version_key(tag) for tag in gone]))
-
-    def _detach_tagged_locked(self, gone: frozenset[str]) -> None:
-        for store in (self.store, *(store for site in self._sites for store in site.stores())):
-            for slot, flight in list(store.flights.items()):
-                if flight.tags & gone:
-                    flight.attached = False
-                    del store.flights[slot]
-        for written in self._writes:
-            written.attached = written.attached and not written.tags & gone
-
-    def _detach_locked(self, gone: Callable[[str], bool]) -> None:
-        """Detach every load and write in progress whose key is ``gone``: it may finish, and is not kept."""
-        for store in (self.store, *(store for site in self._sites for store in site.stores())):
-            for slot, flight in list(store.flights.items()):
-                if gone(store.owner.key_of(slot, store.token)):
-                    flight.attached = False
-                    del store.flights[slot]
-        for written, key in list(self._writes.items()):
-            if gone(key):
-                written.attached = False

@@ -85,7 +85,7 @@ class CacheManager:
         prefix = f"{namespace}:{chosen.get('schema', 1)}:"
         engine, level = self._engine, self._resolved[1]
         with engine.local.lock:
-            self._keys.supersede_all_locked()
+            self._keys.removal.supersede_all_locked()
             engine.local.configure_locked(chosen.get("max_entries", _ROOM), clock)
             engine.second = None if level is None else SecondLevel(level, prefix, clock)
             engine.prefix = namespace
@@ -169,7 +169,7 @@ class CacheManager:
 
     async def invalidate(self, *keys: str) -> Receipt:
         """Remove ``keys`` from both levels; a load of them that has begun is not stored."""
-        return self._receipt(await adrive(self._keys.invalidate(keys, tasks=True)))
+        return self._receipt(await adrive(self._keys.removal.invalidate(keys, tasks=True)))
 
     async def delete(self, *keys: str) -> Receipt:
         """Remove ``keys`` from both levels, as ``invalidate`` does."""
@@ -177,11 +177,11 @@ class CacheManager:
 
     async def invalidate_pattern(self, glob: str) -> Receipt:
         """Remove every key that matches the Redis glob, such as ``"user:*"``; O(number of keys) in Redis."""
-        return self._receipt(await adrive(self._keys.invalidate_pattern(glob, tasks=True)))
+        return self._receipt(await adrive(self._keys.removal.invalidate_pattern(glob, tasks=True)))
 
     async def invalidate_tags(self, *tags: str) -> Receipt:
         """Remove every value that has one of ``tags``; one command in Redis, whatever their number."""
-        return self._receipt(await adrive(self._keys.invalidate_tags(tags, tasks=True)))
+        return self._receipt(await adrive(self._keys.removal.invalidate_tags(tags, tasks=True)))
 
     async def clear(self) -> Receipt:
         """Remove every key of this namespace and schema."""
