@@ -10,7 +10,7 @@ import pytest
 from isp_perf.errors import MaybeExecutedError, NotSentError, RemoteError
 from isp_perf.redis import RedisPool, RedisSettings
 from isp_perf.redis._combine import Combiner
-from isp_perf.redis._link import LinkLostError
+from isp_perf.redis._entry import LinkLostError
 from isp_perf.redis._stats import LaneStats
 from isp_perf.testing import FaultProxy
 

@@ -10,45 +10,23 @@ from asyncio import get_running_loop
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
-from redis.exceptions import DataError, ResponseError
+from redis.exceptions import ResponseError
 
 from isp_perf._core.routing import Lane as Kind
 from isp_perf._core.routing import Route, blocks_for, plan, route
 from isp_perf.errors import ConfigurationError
-from isp_perf.redis._lane import RETRYABLE, UNEXECUTED, Lane, settled
+from isp_perf.redis._errors import UNEXECUTED, settled
+from isp_perf.redis._lane import RETRYABLE, Lane
+from isp_perf.redis._pack import pack
 from isp_perf.redis._sender import Staged
 from isp_perf.redis._state import LoopState, States
 
-__all__ = ["PipelinedRedis", "Way", "Ways", "or_empty", "pack", "refused"]
+__all__ = ["PipelinedRedis", "Way", "Ways", "or_empty", "refused"]
 
 _MAX_NAMES = 4096  # distinct command names remembered; a program that invents names must not grow without bound
-
-_pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
-
-
-def pack(args: tuple[Any, ...]) -> bytes:
-    """Return a command's bytes.
-
-    Raises:
-        redis.exceptions.DataError: an argument is no str, bytes, int or float.
-    """
-    try:
-        return _pack(args)
-    except TypeError:
-        return _pack(tuple(_plain(arg) for arg in args))
-
-
-def _plain(arg: Any) -> Any:
-    if isinstance(arg, bytearray):
-        return bytes(arg)
-    if isinstance(arg, bool) or not isinstance(arg, str | bytes | int | float | memoryview):
-        kind = type(arg).__name__
-        raise DataError(f"Invalid input of type: '{kind}'. Convert to a bytes, string, int or float first.")
-    return arg.tobytes() if isinstance(arg, memoryview) else arg
 
 
 class Way:

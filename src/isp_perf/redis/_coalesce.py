@@ -9,9 +9,12 @@ from typing import Any, cast
 
 from redis.exceptions import NoPermissionError
 
-from isp_perf.redis._client import PipelinedRedis, pack
-from isp_perf.redis._lane import RETRYABLE, UNEXECUTED, settled
-from isp_perf.redis._link import Entry, Link
+from isp_perf.redis._client import PipelinedRedis
+from isp_perf.redis._entry import Entry
+from isp_perf.redis._errors import UNEXECUTED, settled
+from isp_perf.redis._lane import RETRYABLE
+from isp_perf.redis._link import Link
+from isp_perf.redis._pack import pack
 
 __all__ = ["CoalescingRedis", "Collector"]
 

@@ -22,7 +22,7 @@ from redis._parsers.base import BaseParser
 from redis.exceptions import InvalidResponse
 
 from isp_perf.redis._connect import socket_of
-from isp_perf.redis._link import LinkLostError
+from isp_perf.redis._entry import LinkLostError
 from isp_perf.redis._stats import LaneStats
 
 __all__ = ["Combiner"]

@@ -1,18 +1,34 @@
 """The failures the pool raises: ours by meaning, redis-py's by class, so that code written for either catches them."""
 
-from redis.exceptions import AuthenticationError
+from typing import Any
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    ReadOnlyError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 
-from isp_perf.errors import MaybeExecutedError, NotSentError
+from isp_perf.errors import MaybeExecutedError, NotSentError, RemoteError
+from isp_perf.redis._entry import LinkLostError
 
 __all__ = [
+    "UNEXECUTED",
     "LoginNotSentError",
     "LostMaybeExecutedError",
     "LostNotSentError",
     "TimedOutMaybeExecutedError",
     "TimedOutNotSentError",
+    "lost_error",
+    "settled",
 ]
+
+UNEXECUTED = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
+"""Answers by which the server says that it did not execute the command."""
 
 
 class LostNotSentError(NotSentError, DriverConnectionError):
@@ -33,3 +49,26 @@ class TimedOutMaybeExecutedError(MaybeExecutedError, DriverTimeoutError, Timeout
 
 class LoginNotSentError(NotSentError, AuthenticationError):
     """The server refuses user or password: nothing was executed."""
+
+
+def lost_error(name: str, node: str, lost: LinkLostError, *, elapsed: float) -> RemoteError:
+    """Return the public error for an entry that got no reply; it names command, node, phase and time, nothing else."""
+    phase = "sent, no answer" if lost.written else "not sent"
+    text = f"{name} on {node}: {phase} after {elapsed:.3f} s"
+    if lost.timeout:
+        text += f" (timeout: {lost.timeout})"
+    if lost.written:
+        error: RemoteError = (TimedOutMaybeExecutedError if lost.timeout else LostMaybeExecutedError)(text)
+    else:
+        error = (TimedOutNotSentError if lost.timeout else LostNotSentError)(text, 0.0)
+    error.__cause__ = lost.cause
+    return error
+
+
+def settled(error: Any) -> Any:
+    """Return ``NotSentError`` for an answer by which the server says that it does not work now, else the argument."""
+    if not isinstance(error, UNEXECUTED):
+        return error
+    refused = LostNotSentError(f"refused by the server: {type(error).__name__}")
+    refused.__cause__ = error
+    return refused

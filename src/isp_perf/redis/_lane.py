@@ -6,66 +6,61 @@ down: new calls fail at once, while a background task probes with full jitter un
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any
 
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    ReadOnlyError,
-    TryAgainError,
-)
+from redis.exceptions import AuthenticationError, ReadOnlyError
 
 from isp_perf._core.backoff import full_jitter
 from isp_perf.errors import RemoteError
 from isp_perf.redis._config import RedisSettings
+from isp_perf.redis._entry import LinkLostError
 from isp_perf.redis._errors import (
+    UNEXECUTED,
     LoginNotSentError,
-    LostMaybeExecutedError,
     LostNotSentError,
     TimedOutMaybeExecutedError,
     TimedOutNotSentError,
+    lost_error,
 )
-from isp_perf.redis._link import Link, LinkLostError
+from isp_perf.redis._link import Link
+from isp_perf.redis._pack import pack
 from isp_perf.redis._stats import LaneStats
 
-__all__ = ["RETRYABLE", "UNEXECUTED", "Describe", "Lane", "lost_error", "settled"]
-
-UNEXECUTED = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
-"""Answers by which the server says that it did not execute the command."""
+__all__ = ["RETRYABLE", "Describe", "Hooks", "Lane"]
 
 _draw = SystemRandom().random
 
 RETRYABLE = (LinkLostError, *UNEXECUTED)
-
-
-def lost_error(name: str, node: str, lost: LinkLostError, *, elapsed: float) -> RemoteError:
-    """Return the public error for an entry that got no reply; it names command, node, phase and time, nothing else."""
-    phase = "sent, no answer" if lost.written else "not sent"
-    text = f"{name} on {node}: {phase} after {elapsed:.3f} s"
-    if lost.timeout:
-        text += f" (timeout: {lost.timeout})"
-    if lost.written:
-        error: RemoteError = (TimedOutMaybeExecutedError if lost.timeout else LostMaybeExecutedError)(text)
-    else:
-        error = (TimedOutNotSentError if lost.timeout else LostNotSentError)(text, 0.0)
-    error.__cause__ = lost.cause
-    return error
-
-
-def settled(error: Any) -> Any:
-    """Return ``NotSentError`` for an answer by which the server says that it does not work now, else the argument."""
-    if not isinstance(error, UNEXECUTED):
-        return error
-    refused = LostNotSentError(f"refused by the server: {type(error).__name__}")
-    refused.__cause__ = error
-    return refused
+"""Failures after which a command may be repeated, if it only reads or surely was not executed."""
 
 
 Describe = Callable[[int], tuple[str, bool]]
 """Name of the command at a position of a batch, and whether it only reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a lane of its own does beside carrying commands; client-side tracking is made of it.
+
+    Args:
+        handshake: commands, as tuples, that every new link is sent before anybody may use it. If one is answered by an
+            error, or not in time, the link is given up and the attempt counts as a failed one. Pushes that it causes
+            reach ``on_push`` already.
+        on_push: receives each RESP3 push, in the order of the wire; see ``Link``.
+        on_ready: called each time a new link has passed the handshake, before the first caller gets it.
+        on_lost: called each time a link that was ready ends, after its callers were told. Whatever was sent unasked
+            between this call and the next ``on_ready`` is lost.
+    """
+
+    handshake: Sequence[tuple[Any, ...]] = ()
+    on_push: Callable[[list[Any]], None] | None = None
+    on_ready: Callable[[], None] | None = None
+    on_lost: Callable[[], None] | None = None
+
+
+_NO_HOOKS = Hooks()
 
 
 class Lane:
@@ -76,6 +71,7 @@ class Lane:
         open_connection: returns a connected redis-py connection.
         settings: the pool's settings.
         stats: the lane's counters.
+        hooks: commands for every new link, and who hears of pushes, new links and lost ones.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -88,15 +84,17 @@ class Lane:
         *,
         settings: RedisSettings,
         stats: LaneStats,
+        hooks: Hooks = _NO_HOOKS,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.node = node
         self.link: Link | None = None
-        self.down: Exception | None = None
+        self.down: BaseException | None = None
         self.retry_at = 0.0
         self.stats = stats
         self._open = open_connection
         self._settings = settings
+        self._hooks = hooks
         self._keeper: asyncio.Task[None] | None = None
         self._outcome: asyncio.Future[None] = self.loop.create_future()
         self._ping: asyncio.TimerHandle | None = None
@@ -152,43 +150,67 @@ class Lane:
         """Connect, and while that fails go on trying."""
         attempt = 0
         while self.link is None:
-            opened: Sequence[Any] = await asyncio.gather(self._open_in_time(), return_exceptions=True)
-            connection = opened[0]
-            if isinstance(connection, Exception):
-                self.stats.failed_connects += 1
-                patience = 1 if self.stats.connects else 0  # a server that worked a moment ago gets a second attempt
-                if attempt >= patience:
-                    self.down = connection
-                retry = self._settings.retry
-                delay = full_jitter(retry.base, retry.maximum, attempt=attempt, draw=_draw())
-                self.retry_at = self.loop.time() + delay
-                if self.down is not None:
-                    self._announce()
+            opened: Sequence[Link | BaseException] = await asyncio.gather(self._open_in_time(), return_exceptions=True)
+            link = opened[0]
+            if isinstance(link, BaseException):
+                await self._fail(link, attempt)
                 attempt += 1
-                await asyncio.sleep(delay)
+            elif link.closed:
+                await self._fail(ConnectionResetError("the server closed the connection at once"), attempt)
+                attempt += 1
             else:
-                self._take(connection)
+                self._take(link)
 
-    async def _open_in_time(self) -> Any:
-        async with asyncio.timeout(self._settings.connect_timeout):
-            return await self._open()
+    async def _fail(self, error: BaseException, attempt: int) -> None:
+        """Note that an attempt failed, tell who waits, and wait before the next one."""
+        self.stats.failed_connects += 1
+        patience = 1 if self.stats.connects else 0  # a server that worked a moment ago gets a second attempt
+        if attempt >= patience:
+            self.down = error
+        retry = self._settings.retry
+        delay = full_jitter(retry.base, retry.maximum, attempt=attempt, draw=_draw())
+        self.retry_at = self.loop.time() + delay
+        if self.down is not None:
+            self._announce()
+        await asyncio.sleep(delay)
 
-    def _take(self, connection: Any) -> None:
+    async def _open_in_time(self) -> Link:
         settings = self._settings
-        self.link = Link(
-            connection,
-            timeout=settings.timeout,
-            in_flight=settings.in_flight,
-            reject=settings.overflow == "error",
-            stats=self.stats,
-            on_lost=self._lost,
-        )
+        async with asyncio.timeout(settings.connect_timeout):
+            link = Link(
+                await self._open(),
+                timeout=settings.timeout,
+                in_flight=settings.in_flight,
+                reject=settings.overflow == "error",
+                stats=self.stats,
+                on_lost=self._lost,
+                on_push=self._hooks.on_push,
+            )
+            if self._hooks.handshake:
+                await self._shake_hands(link)
+        return link
+
+    async def _shake_hands(self, link: Link) -> None:
+        try:
+            replies = await link.send_many([pack(command) for command in self._hooks.handshake])
+        except BaseException as error:
+            link.fail(error)
+            raise
+        refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        if refused is not None:
+            link.fail(refused)
+            raise refused
+
+    def _take(self, link: Link) -> None:
+        self.link = link
         self.stats.connects += 1
         self.down = None
         self._keeper = None
+        if self._hooks.on_ready is not None:
+            self._hooks.on_ready()
         self._announce()
-        if settings.health_check_interval:
-            self._ping = self.loop.call_later(settings.health_check_interval, self._check_health)
+        if self._settings.health_check_interval:
+            self._ping = self.loop.call_later(self._settings.health_check_interval, self._check_health)
 
     def _announce(self) -> None:
         outcome, self._outcome = self._outcome, self.loop.create_future()
@@ -199,6 +221,8 @@ class Lane:
             self.link = None
             if not self._ended:
                 self.stats.lost_links += 1
+            if self._hooks.on_lost is not None:
+                self._hooks.on_lost()
 
     def _check_health(self) -> None:
         """Ask a link that was silent for the interval; without an answer its own timer ends it."""

@@ -16,7 +16,7 @@ from asyncio import InvalidStateError
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from itertools import repeat
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import hiredis
 from redis._parsers.base import BaseParser
@@ -24,9 +24,10 @@ from redis.exceptions import InvalidResponse
 
 from isp_perf.errors import PoolBusyError
 from isp_perf.redis._connect import detach, transport_of
+from isp_perf.redis._entry import Batch, Entry, LinkLostError, PushError
 from isp_perf.redis._stats import LaneStats
 
-__all__ = ["Batch", "Entry", "Link", "LinkLostError"]
+__all__ = ["Link"]
 
 _CHUNK = 256  # commands per write: the server starts on the first chunk while the next is being packed
 _HIGH_WATER_BYTES = 8 << 20
@@ -34,57 +35,6 @@ _NOTHING = object()
 _LATE_SHARE = 0.25  # a timer later than this share of the timeout means that our own loop was blocked
 
 _Push = hiredis.PushNotification
-
-
-class LinkLostError(Exception):
-    """The link ended an entry without a reply; callers see it as ``NotSentError`` or ``MaybeExecutedError``."""
-
-    def __init__(self, *, written: bool, since: float, timeout: str = "", cause: BaseException | None = None) -> None:
-        super().__init__(written, since, timeout)
-        self.written = written
-        self.since = since
-        self.timeout = timeout  # "", "server", "client" or "queue"
-        self.cause = cause
-
-
-class Entry(Protocol):
-    """What waits for one reply. ``asyncio.Future`` is one."""
-
-    def done(self) -> bool:
-        """Return whether nobody waits any more."""
-        ...
-
-    def set_result(self, value: Any, /) -> None:
-        """Receive the reply."""
-        ...
-
-    def set_exception(self, error: Any, /) -> None:
-        """Receive an error reply, or the link's end."""
-        ...
-
-
-class Batch:
-    """One entry that collects the replies of many commands; errors are collected like values."""
-
-    __slots__ = ("future", "missing", "replies")
-
-    def __init__(self, future: "asyncio.Future[list[Any]]", size: int) -> None:
-        self.future = future
-        self.missing = size
-        self.replies: list[Any] = []
-
-    def done(self) -> bool:
-        """Return whether the caller went away or has everything."""
-        return self.future.done()
-
-    def set_result(self, value: Any, /) -> None:
-        """Take the next reply; the last one wakes the caller. After that ``InvalidStateError``, as a future does."""
-        self.replies.append(value)
-        self.missing -= 1
-        if self.missing <= 0:
-            self.future.set_result(self.replies)
-
-    set_exception = set_result
 
 
 class Link(asyncio.Protocol):
@@ -96,7 +46,11 @@ class Link(asyncio.Protocol):
         in_flight: most entries written and not answered.
         reject: refuse entries above ``in_flight`` with ``PoolBusyError`` instead of queueing them.
         stats: counters of the lane.
-        on_lost: called once when the link ends.
+        on_lost: called once when the link ends, after everybody who waited was told.
+        on_push: receives each RESP3 push (its parts as a list, the kind first, as bytes) in the order of the wire: a
+            push that the server sent before a reply is handed over before that reply is. It runs inside the event
+            loop's read callback, so it must be short; if it raises, the link ends, because a push that was not dealt
+            with is as good as lost. Without it pushes are counted and read past.
     """
 
     closed: bool
@@ -113,6 +67,7 @@ class Link(asyncio.Protocol):
         reject: bool,
         stats: LaneStats,
         on_lost: Callable[["Link"], None],
+        on_push: Callable[[list[Any]], None] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.closed = False
@@ -126,6 +81,7 @@ class Link(asyncio.Protocol):
         self._reject = reject
         self._stats = stats
         self._on_lost = on_lost
+        self._on_push = on_push
         self._out: list[bytes] = []
         self._out_entries: list[Entry] = []
         self._backlog: deque[tuple[bytes, Entry]] = deque()
@@ -276,7 +232,7 @@ class Link(asyncio.Protocol):
         try:
             self._reader.feed(data)
             self._pair()
-        except (InvalidResponse, IndexError) as error:
+        except (InvalidResponse, IndexError, PushError) as error:
             self.fail(error)
             return
         if self._backlog:
@@ -298,7 +254,7 @@ class Link(asyncio.Protocol):
             if reply is _NOTHING:
                 return
             if type(reply) is _Push:
-                self._stats.pushes += 1
+                self._take_push(reply)
                 continue
             entry = next_entry()
             try:
@@ -308,6 +264,14 @@ class Link(asyncio.Protocol):
                     entry.set_result(reply)
             except InvalidStateError:  # its caller was cancelled or timed out
                 self._stats.discarded_replies += 1
+
+    def _take_push(self, push: list[Any]) -> None:
+        self._stats.pushes += 1
+        if self._on_push is not None:
+            try:
+                self._on_push(push)
+            except Exception as error:
+                raise PushError from error
 
     def eof_received(self) -> bool:
         """Take the server's half-close for the end: no further reply can come."""

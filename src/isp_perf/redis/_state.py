@@ -18,13 +18,14 @@ from isp_perf.errors import RemoteError
 from isp_perf.redis._config import RedisSettings, Target
 from isp_perf.redis._connect import async_pool, close_async, describe, sockets
 from isp_perf.redis._errors import (
+    UNEXECUTED,
     LoginNotSentError,
     LostMaybeExecutedError,
     LostNotSentError,
     TimedOutMaybeExecutedError,
     TimedOutNotSentError,
 )
-from isp_perf.redis._lane import UNEXECUTED, Lane
+from isp_perf.redis._lane import Hooks, Lane
 from isp_perf.redis._link import Link
 from isp_perf.redis._stats import LaneStats
 
@@ -45,6 +46,8 @@ class LoopState:
         node = describe(target)
         self.fast = Lane(node, self._open, settings=settings, stats=stats["fast"])
         self.bulk = Lane(node, self._open, settings=settings, stats=stats["bulk"])
+        self._node, self._settings, self._stats = node, settings, stats
+        self._own: list[tuple[str, Lane]] = []
         self._watcher = self._close_with_loop()
 
     async def watch(self) -> None:
@@ -67,14 +70,31 @@ class LoopState:
             raise
         return connection
 
-    def by_name(self) -> dict[str, Lane]:
-        """Return every lane of this loop."""
-        return {"fast": self.fast, "bulk": self.bulk}
+    def open_lane(self, purpose: str, hooks: Hooks) -> Lane:
+        """Return a new lane of its own to the same server; it ends with the loop, or by ``close_lane``.
+
+        Args:
+            purpose: the name its counters have in ``stats()``; lanes of one purpose share them.
+            hooks: its handshake, and who hears of pushes, new links and lost ones.
+        """
+        stats = self._stats.setdefault(purpose, LaneStats())
+        lane = Lane(self._node, self._open, settings=self._settings, stats=stats, hooks=hooks)
+        self._own.append((purpose, lane))
+        return lane
+
+    def close_lane(self, lane: Lane) -> None:
+        """End a lane that ``open_lane`` made."""
+        self._own = [item for item in self._own if item[1] is not lane]
+        lane.close()
+
+    def by_name(self) -> list[tuple[str, Lane]]:
+        """Return every lane of this loop, by purpose."""
+        return [("fast", self.fast), ("bulk", self.bulk), *self._own]
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
         """Every lane of this loop."""
-        return tuple(self.by_name().values())
+        return tuple(lane for _, lane in self.by_name())
 
     def close(self) -> None:
         """End the links of this loop."""
@@ -146,7 +166,7 @@ class States:
         return opened, idle, self._down()
 
     def _down(self) -> list[str]:
-        lanes = [item for state in self._open_states() for item in state.by_name().items()]
+        lanes = [item for state in self._open_states() for item in state.by_name()]
         return [name for name, lane in lanes if lane.down is not None]
 
     def _open_states(self) -> list[LoopState]:

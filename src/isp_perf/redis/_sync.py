@@ -15,19 +15,22 @@ from isp_perf._core.backoff import full_jitter
 from isp_perf._core.routing import Lane as Kind
 from isp_perf._core.routing import blocks_for, route
 from isp_perf.errors import MaybeExecutedError, NotSentError
-from isp_perf.redis._client import Way, Ways, or_empty, pack, refused
+from isp_perf.redis._client import Way, Ways, or_empty, refused
 from isp_perf.redis._combine import Combiner
 from isp_perf.redis._config import RedisSettings, Target
 from isp_perf.redis._connect import blocking_pool, bound, close_blocking, describe
+from isp_perf.redis._entry import LinkLostError
 from isp_perf.redis._errors import (
+    UNEXECUTED,
     LoginNotSentError,
     LostMaybeExecutedError,
     LostNotSentError,
     TimedOutMaybeExecutedError,
     TimedOutNotSentError,
+    lost_error,
+    settled,
 )
-from isp_perf.redis._lane import UNEXECUTED, lost_error, settled
-from isp_perf.redis._link import LinkLostError
+from isp_perf.redis._pack import pack
 from isp_perf.redis._stats import LaneStats
 
 __all__ = ["BlockingRedis"]

@@ -8,7 +8,8 @@ from redis.exceptions import ResponseError
 
 from isp_perf.redis._client import pack
 from isp_perf.redis._coalesce import Collector
-from isp_perf.redis._link import Link, LinkLostError
+from isp_perf.redis._entry import LinkLostError
+from isp_perf.redis._link import Link
 from isp_perf.redis._stats import LaneStats
 
 

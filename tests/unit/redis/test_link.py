@@ -7,7 +7,8 @@ import pytest
 from redis.exceptions import ResponseError
 
 from isp_perf.errors import PoolBusyError
-from isp_perf.redis._link import Link, LinkLostError
+from isp_perf.redis._entry import LinkLostError
+from isp_perf.redis._link import Link
 from isp_perf.redis._stats import LaneStats
 
 
@@ -42,6 +43,7 @@ def make(**options):
         reject=options.pop("reject", False),
         stats=LaneStats(),
         on_lost=lost.append,
+        on_push=options.pop("on_push", None),
     )
     return link, transport, lost
 
@@ -235,3 +237,30 @@ async def test_a_half_sent_batch_tells_its_parts_apart():
     replies = await batch
     assert replies[0] == b"1"
     assert [reply.written for reply in replies[1:]] == [True, True, False, False]
+
+
+async def test_a_push_handler_hears_pushes_in_the_order_of_the_wire():
+    """A push that came before a reply is handed over before the reply, and takes nobody's place."""
+    heard = []
+    link, _, _ = make(on_push=heard.append)
+    reply = link.send(b"1")
+    reply.add_done_callback(lambda done: heard.append(done.result()))
+    link.data_received(b">2\r\n+invalidate\r\n*1\r\n+k\r\n+1\r\n>2\r\n+invalidate\r\n*-1\r\n")
+    assert heard == [[b"invalidate", [b"k"]], [b"invalidate", None]]
+    await asyncio.sleep(0)
+    assert heard[2:] == [b"1"]
+
+
+async def test_a_push_handler_that_raises_ends_the_link():
+    """A push that was not dealt with is as good as lost, so nothing after it may be trusted."""
+
+    def fail(_push):
+        raise RuntimeError("no")
+
+    link, transport, lost = make(on_push=fail)
+    reply = link.send(b"1")
+    link.data_received(b">2\r\n+invalidate\r\n*0\r\n+1\r\n")
+    with pytest.raises(LinkLostError):
+        await reply
+    assert transport.aborted
+    assert lost == [link]

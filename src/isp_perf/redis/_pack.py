@@ -1,0 +1,32 @@
+"""Commands as bytes, by hiredis; nothing is queued anywhere before this has worked."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import hiredis
+from redis.exceptions import DataError
+
+__all__ = ["pack"]
+
+_pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
+
+
+def pack(args: tuple[Any, ...]) -> bytes:
+    """Return a command's bytes.
+
+    Raises:
+        redis.exceptions.DataError: an argument is no str, bytes, int or float.
+    """
+    try:
+        return _pack(args)
+    except TypeError:
+        return _pack(tuple(_plain(arg) for arg in args))
+
+
+def _plain(arg: Any) -> Any:
+    if isinstance(arg, bytearray):
+        return bytes(arg)
+    if isinstance(arg, bool) or not isinstance(arg, str | bytes | int | float | memoryview):
+        kind = type(arg).__name__
+        raise DataError(f"Invalid input of type: '{kind}'. Convert to a bytes, string, int or float first.")
+    return arg.tobytes() if isinstance(arg, memoryview) else arg
