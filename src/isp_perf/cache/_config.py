@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, Literal, TypedDict, Unpack
 
-from isp_perf._core.ranges import seconds
+from isp_perf._core.ranges import one_of, seconds, share
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Codec
 
@@ -26,8 +26,11 @@ class PolicyOptions(TypedDict, total=False):
     cache_errors: Mapping[type[BaseException], float]
     cache_none: bool | float
     tags: Sequence[str]
+    single_flight: Literal["process", "cluster"]
+    max_stale: float | timedelta
     private: bool
     typed: bool
+    isolate: Literal["copy", "share"]
     when: Callable[[Any], bool] | None
     codec: Codec | None
 
@@ -61,9 +64,14 @@ class CachePolicy:
             ``False``: ``None`` is not stored.
         tags: names under which results can be invalidated together; for decorated functions templates with fields, as
             the key, without ``{hash}``. Default: none.
+        single_flight: ``"cluster"`` (default): with a remote level, one load for all processes; ``"process"``: one for
+            each.
+        max_stale: seconds (> 0) within which another process notices an invalidation. Default 0.1.
         private: the key must name whose data it is: a template without a field is refused. Default ``False``.
         typed: keep arguments apart in templates that Python calls equal, such as 1, ``True`` and 1.0.
             Default ``False``; ``{hash}`` always does.
+        isolate: ``"share"`` (default): every caller gets the stored object, so nobody may change it; ``"copy"``: every
+            caller gets an object of its own. Immutable values are never copied.
         when: store a result only if this returns true for it; default ``None``: store all. Runs outside every lock.
         codec: how values become bytes for the remote level; default ``None``: msgspec MessagePack, typed by the
             function's return annotation.
@@ -83,8 +91,11 @@ class CachePolicy:
     cache_errors: Mapping[type[BaseException], float] = field(default_factory=dict[type[BaseException], float])
     cache_none: bool | float = True
     tags: Sequence[str] = ()
+    single_flight: Literal["process", "cluster"] = "cluster"
+    max_stale: float | timedelta = 0.1
     private: bool = False
     typed: bool = False
+    isolate: Literal["copy", "share"] = "share"
     when: Callable[[Any], bool] | None = None
     codec: Codec | None = None
 
@@ -96,15 +107,16 @@ class CachePolicy:
         object.__setattr__(self, "tags", tuple(self.tags))
         if not isinstance(self.cache_none, bool):
             object.__setattr__(self, "cache_none", seconds("cache_none", self.cache_none, zero=True))
-        if isinstance(self.jitter, bool) or not 0 <= self.jitter <= 1:
-            raise ConfigurationError("jitter", self.jitter, "a share between 0 and 1", "pass for example 0.1")
+        share("jitter", self.jitter, zero=True)
+        one_of("single_flight", self.single_flight, ("cluster", "process"))
+        one_of("isolate", self.isolate, ("share", "copy"))
         if self.when is not None and not callable(self.when):
             raise ConfigurationError("when", type(self.when).__name__, "a function of the result", "pass a callable")
 
     def _take_durations(self) -> None:
         for name in _DURATIONS:
             if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, seconds(name, given, zero=True))
+                object.__setattr__(self, name, seconds(name, given, zero=name != "max_stale"))
         for kind, duration in self.cache_errors.items():
             seconds(f"cache_errors[{kind.__name__}]", duration, zero=True)
 
@@ -155,7 +167,7 @@ class CachePolicy:
         return None if self.l1_ttl is None else seconds("l1_ttl", self.l1_ttl, zero=True)
 
 
-_DURATIONS = ("ttl", "l1_ttl", "stale_while_revalidate", "stale_if_error", "soft_timeout", "hard_timeout")
+_DURATIONS = ("ttl", "l1_ttl", "stale_while_revalidate", "stale_if_error", "soft_timeout", "hard_timeout", "max_stale")
 _FIELDS = frozenset(each.name for each in fields(CachePolicy))
 
 

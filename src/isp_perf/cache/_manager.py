@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic, time
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Self, TypeVar, Unpack, cast
 from weakref import WeakSet
 
+from isp_perf._core.ranges import whole
 from isp_perf._runtime.drive import adrive
 from isp_perf._runtime.resolve import remote_level
 from isp_perf.cache._blocking import SyncCacheManager, policy_for
@@ -15,31 +16,21 @@ from isp_perf.cache._decorator import CacheDecorator, decorate, unwrapped
 from isp_perf.cache._engine import Engine
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._local import LocalLevel
+from isp_perf.cache._options import ROOM, ManagerOptions, check_options
 from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import CacheStats, snapshot
 from isp_perf.cache._warm import warm, warm_plan
 from isp_perf.errors import ConfigurationError
-from isp_perf.typing import Clock, RemoteLevel
+from isp_perf.typing import RemoteLevel
 
-__all__ = ["CacheManager", "ManagerOptions", "managers"]
+__all__ = ["CacheManager", "managers"]
 
 managers: WeakSet["CacheManager"] = WeakSet()
 """Every manager alive, for metrics."""
 
 T = TypeVar("T")
-
-
-class ManagerOptions(TypedDict, total=False):
-    """The keywords of ``CacheManager``."""
-
-    redis: RemoteLevel | str | None
-    namespace: str
-    schema: int | str
-    max_entries: int
-    policy: CachePolicy
-    clock: Clock
 
 
 class CacheManager:
@@ -51,7 +42,14 @@ class CacheManager:
         namespace: first part of every key in Redis; default ``"isp"``. Not empty, no colon.
         schema: second part; change it and all old entries are misses. Default 1.
         max_entries: room in the local level, >= 1; default 10,000. Eviction is S3-FIFO.
+        max_bytes: room in the local level by weight, >= 1; default ``None``: no such limit.
+        l1: a cache of the ``cachetools`` package that holds the local level in place of ours; default ``None``.
         policy: what holds where a function says nothing else.
+        secret: one or several keys of 16 or more bytes (the first one signs, all verify); values in Redis are then
+            signed, and unsigned ones are a miss. Default ``None``: unsigned.
+        after_outage: ``"flush"`` (default): what Redis held during an outage is not believed after it; ``"trust"``:
+            it is, but for the keys that this process invalidated meanwhile.
+        observer: hears of loads, evictions and invalidations, outside every lock; default ``None``.
         clock: monotonic seconds; another clock than ``time.monotonic`` makes expiry exact, compared on each hit.
 
     Raises:
@@ -61,7 +59,7 @@ class CacheManager:
     def __init__(self, name: str = "default", **options: Unpack[ManagerOptions]) -> None:
         self.name = name
         self._options: ManagerOptions = {}
-        self._engine = Engine(LocalLevel(_ROOM, monotonic))
+        self._engine = Engine(LocalLevel(ROOM, monotonic))
         self._sites: WeakSet[Site] = WeakSet()
         self._keys = Keys(self._engine, self._sites)
         self._resolved: tuple[object, RemoteLevel | None] = (None, None)
@@ -75,7 +73,7 @@ class CacheManager:
             ConfigurationError: a setting out of range; nothing has changed then.
         """
         chosen: ManagerOptions = {**self._options, **options}
-        _check(cast("Mapping[str, object]", chosen))
+        check_options(cast("Mapping[str, object]", chosen))
         clock = chosen.get("clock", monotonic)
         redis = chosen.get("redis")
         if self._resolved[0] is not redis:
@@ -86,7 +84,7 @@ class CacheManager:
         engine, level = self._engine, self._resolved[1]
         with engine.local.lock:
             self._keys.removal.supersede_all_locked()
-            engine.local.configure_locked(chosen.get("max_entries", _ROOM), clock)
+            engine.local.configure_locked(chosen.get("max_entries", ROOM), clock)
             engine.second = None if level is None else SecondLevel(level, prefix, clock)
             engine.prefix = namespace
             engine.wall = time if clock is monotonic else clock
@@ -205,7 +203,7 @@ class CacheManager:
         Raises:
             ConfigurationError: a source without ``fetch_func``, an unknown field, ``concurrency`` below 1.
         """
-        _whole("concurrency", concurrency, "8")
+        whole("concurrency", concurrency)
         plans = {name: warm_plan(name, source, self.policy) for name, source in sources.items()}
         return await warm(self._keys, plans, concurrency=concurrency, progress=progress)
 
@@ -256,23 +254,4 @@ class CacheManager:
                 )
 
 
-_ROOM = 10_000
 _DEFAULTS = CachePolicy()
-
-
-def _whole(setting: str, value: object, example: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(setting, value, "a whole number >= 1", f"pass for example {example}")
-
-
-def _check(options: Mapping[str, object]) -> None:
-    _whole("max_entries", options.get("max_entries", _ROOM), "10_000")
-    namespace = options.get("namespace", "isp")
-    if not isinstance(namespace, str) or not namespace or ":" in namespace:
-        raise ConfigurationError("namespace", namespace, "a text without a colon, not empty", 'pass for example "isp"')
-    if not callable(options.get("clock", monotonic)):
-        raise ConfigurationError("clock", options["clock"], "a function that returns seconds", "pass time.monotonic")
-    if unknown := set(options) - ManagerOptions.__optional_keys__:
-        raise ConfigurationError(
-            min(unknown), "given", "no setting of CacheManager", f"use {sorted(ManagerOptions.__optional_keys__)}"
-        )
