@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from isp_perf import __version__
-from isp_perf.cli import _demo
+from isp_perf.cli import _demo, _dictionary
 from isp_perf.errors import ConfigurationError
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -47,4 +47,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"isp-perf {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _demo.add_to(commands)
+    _dictionary.add_to(commands)
     return parser

@@ -6,7 +6,13 @@ for Starlette and FastAPI.
 
 from isp_perf._core.negotiation import Plan, negotiate
 from isp_perf.compression._config import DEFAULT_TYPES, Breach, Budget, Options, Streaming, VariantCache
-from isp_perf.compression._dictionary import Dictionaries, Dictionary, train_dictionary
+from isp_perf.compression._dictionary import (
+    Dictionaries,
+    Dictionary,
+    DictionaryGain,
+    measure_dictionary,
+    train_dictionary,
+)
 from isp_perf.compression._functions import Encoded, compress_for, no_compression
 from isp_perf.compression._middleware import CompressionMiddleware
 from isp_perf.compression._request import RequestDecompressionMiddleware
@@ -20,6 +26,7 @@ __all__ = [
     "CompressionStats",
     "Dictionaries",
     "Dictionary",
+    "DictionaryGain",
     "Encoded",
     "Options",
     "Plan",
@@ -27,6 +34,7 @@ __all__ = [
     "Streaming",
     "VariantCache",
     "compress_for",
+    "measure_dictionary",
     "negotiate",
     "no_compression",
     "train_dictionary",

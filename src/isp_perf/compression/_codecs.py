@@ -29,6 +29,7 @@ _EMPTY_STORED_BLOCK = b"\x00\x00\x00\xff\xff"
 _SKIPPABLE = 0x184D2A50
 _MAX_METADATA = 256
 _BROTLI_SMALL_LEVEL = 5
+_MIN_SAMPLE, _MIN_SAMPLES = 8, 1024  # bytes of one sample and of all, to train a dictionary from
 _DEFLATE_LIBRARIES: Final = ("isal.isal_zlib", "zlib_ng.zlib_ng")
 
 
@@ -282,9 +283,15 @@ class DictionaryCodec:
         return partial(self._module.compress, level=self.LEVEL, zstd_dict=digested)
 
     def train(self, samples: list[bytes], size: int) -> bytes | None:
-        """Return a dictionary of at most ``size`` bytes, or ``None`` if the samples do not do."""
+        """Return a dictionary of at most ``size`` bytes, or ``None`` if the samples do not do.
+
+        The library's trainer ends the whole process (a division by zero) on a handful of bytes: it is not asked then.
+        """
+        usable = [sample for sample in samples if len(sample) >= _MIN_SAMPLE]
+        if sum(map(len, usable)) < _MIN_SAMPLES:
+            return None
         try:
-            content: bytes = self._module.train_dict(samples, size).dict_content
+            content: bytes = self._module.train_dict(usable, size).dict_content
         except (self._module.ZstdError, ValueError):
             return None
         return content

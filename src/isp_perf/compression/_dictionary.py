@@ -13,18 +13,21 @@ from fnmatch import translate
 from hashlib import sha256
 from typing import Final
 
+from isp_perf._core.cost import level_for
 from isp_perf.compression._asgi import Scope, Send
-from isp_perf.compression._codecs import DictionaryCodec, dictionary_codec
+from isp_perf.compression._codecs import Codec, DictionaryCodec, codec, dictionary_codec
 from isp_perf.errors import ConfigurationError
 
 __all__ = [
     "DICTIONARY_FIELDS",
     "Dictionaries",
     "Dictionary",
+    "DictionaryGain",
     "DictionaryUse",
     "Prepared",
     "Shelf",
     "make_shelf",
+    "measure_dictionary",
     "serve_dictionary",
     "train_dictionary",
 ]
@@ -141,10 +144,12 @@ class _Trained:
 
     __slots__ = ("path", "pattern", "prepared")
 
-    def __init__(self, dictionary: Dictionary, codec: DictionaryCodec) -> None:
+    def __init__(self, dictionary: Dictionary, digester: DictionaryCodec) -> None:
         self.path = dictionary.path
         self.pattern = re.compile(translate(dictionary.match))
-        self.prepared = Prepared(dictionary.content, dictionary.digest, codec.prepare(dictionary.content, lasting=True))
+        self.prepared = Prepared(
+            dictionary.content, dictionary.digest, digester.prepare(dictionary.content, lasting=True)
+        )
 
     def use(self, use: DictionaryUse, digest: bytes | None) -> None:
         """Use it if the client has it and no previous response serves better; else tell where it is."""
@@ -288,16 +293,73 @@ def train_dictionary(samples: Sequence[bytes], *, max_size: int = 16 << 10) -> b
     Raises:
         ConfigurationError: there is no zstd library, or there are too few samples to learn from.
     """
-    codec = dictionary_codec()
-    if codec is None:
-        raise ConfigurationError(
-            "train_dictionary", "no zstd", "training needs a zstd library", "pip install isp-perf[zstd]"
-        )
+    found = _training_codec()
     if max_size < _MIN_TRAINED:
         raise ConfigurationError("max_size", max_size, f"at least {_MIN_TRAINED} bytes", "16384 is a good start")
-    trained = codec.train(list(samples), max_size)
+    trained = found.train(list(samples), max_size)
     if trained is None:
         raise ConfigurationError(
             "samples", len(samples), "the codec found too little in common", "give it a hundred real answers or more"
         )
     return trained
+
+
+@dataclass(frozen=True, slots=True)
+class DictionaryGain:
+    """What a dictionary does for a set of bodies, each coded by itself; all sizes in bytes.
+
+    Attributes:
+        bodies: how many bodies were coded.
+        plain: their size uncoded.
+        brotli: their size in brotli at its ordinary level; ``None`` without a brotli library.
+        zstd: their size in zstd without a dictionary.
+        dcz: their size in zstd with the dictionary, the 40 bytes that name it included.
+    """
+
+    bodies: int
+    plain: int
+    brotli: int | None
+    zstd: int
+    dcz: int
+
+    @property
+    def saved_ratio(self) -> float:
+        """The share of the plain bytes that the dictionary saves, 0-1; negative if the bodies grow."""
+        return 1 - self.dcz / self.plain
+
+
+def measure_dictionary(content: bytes, bodies: Sequence[bytes]) -> DictionaryGain:
+    """Code bodies with a dictionary and without, to see what it is worth.
+
+    Give it bodies that the dictionary was not trained from, or the figures flatter it.
+
+    Args:
+        content: the dictionary, for example from ``train_dictionary``.
+        bodies: complete bodies, at least one that is not empty.
+
+    Raises:
+        ConfigurationError: there is no zstd library, or nothing to code.
+    """
+    if not any(bodies):
+        raise ConfigurationError("bodies", len(bodies), "at least one body with bytes", "hold some samples back")
+    prepared, zstd, brotli = _training_codec().prepare(content, lasting=True), codec("zstd"), codec("br")
+    return DictionaryGain(
+        bodies=len(bodies),
+        plain=sum(map(len, bodies)),
+        brotli=None if brotli is None else _total(brotli, "br", bodies),
+        zstd=0 if zstd is None else _total(zstd, "zstd", bodies),
+        dcz=sum(len(_MAGIC) + _DIGEST_BYTES + len(prepared(body)) for body in bodies),
+    )
+
+
+def _total(used: Codec, coding: str, bodies: Sequence[bytes]) -> int:
+    return sum(len(used.whole(body, level_for(coding, len(body), 0))) for body in bodies)
+
+
+def _training_codec() -> DictionaryCodec:
+    found = dictionary_codec()
+    if found is None:
+        raise ConfigurationError(
+            "train_dictionary", "no zstd", "training needs a zstd library", "pip install isp-perf[zstd]"
+        )
+    return found

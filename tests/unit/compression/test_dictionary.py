@@ -264,3 +264,10 @@ def test_wrong_settings_are_refused(make):
     """Patterns with groups, empty dictionaries, useless limits and the contradiction with padding are named."""
     with pytest.raises(ConfigurationError):
         make()
+
+
+@pytest.mark.parametrize("samples", [[b"a"] * 10, [b"%d" % i for i in range(14)], [b"abcd"] * 100, []])
+def test_samples_of_a_few_bytes_are_refused(samples):
+    """The trainer of the library would end the process on them, so it is never asked."""
+    with pytest.raises(ConfigurationError, match="too little in common"):
+        train_dictionary(samples)
