@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from isp_perf.cli._arguments import whole
 from isp_perf.cli._load import Request, apply, plan
 from isp_perf.cli._report import Comparison, Phase
 from isp_perf.cli._service import Service, free_port, must_be_free, must_have_packages, run_python
@@ -26,36 +27,21 @@ from isp_perf.cli._terminal import Progress
 from isp_perf.testing import Engine, start_postgres, start_redis
 from isp_perf.testing._warden import Warden
 
-__all__ = ["add_to"]
+__all__ = ["add_arguments", "run"]
 
 _HIGHEST_PORT = 65_535
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's sub-commands."""
-    parser = commands.add_parser(
-        "demo",
-        help="run the support service with and without isp_perf and compare",
-        description="Runs the support service with isp_perf off and on under the same load and prints one table.",
-    )
-    parser.add_argument("--requests", type=_whole(1, 1_000_000), default=1_200, help="requests per run (default 1200)")
-    parser.add_argument("--seconds", type=_whole(1, 3_600), default=15, help="longest duration of a run (default 15)")
-    parser.add_argument("--connections", type=_whole(1, 1_000), default=8, help="open at the same time (default 8)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--requests", type=whole(1, 1_000_000), default=1_200, help="requests per run (default 1200)")
+    parser.add_argument("--seconds", type=whole(1, 3_600), default=15, help="longest duration of a run (default 15)")
+    parser.add_argument("--connections", type=whole(1, 1_000), default=8, help="open at the same time (default 8)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the load (default 1)")
     parser.add_argument("--data", type=Path, help="keep the SQLite data in this folder (default: a temporary one)")
     parser.add_argument("--serve", action="store_true", help="go on serving afterwards, until Ctrl-C")
-    parser.add_argument("--port", type=_whole(1, _HIGHEST_PORT), default=8000, help="port of --serve (default 8000)")
+    parser.add_argument("--port", type=whole(1, _HIGHEST_PORT), default=8000, help="port of --serve (default 8000)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    parser.set_defaults(run=run)
-
-
-def _whole(lowest: int, highest: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and lowest <= int(text) <= highest):
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {lowest} to {highest}")
-        return int(text)
-
-    return read
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,12 +9,11 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from isp_perf.compression import DictionaryGain, measure_dictionary, train_dictionary
 from isp_perf.errors import ConfigurationError
 
-__all__ = ["add_to", "run"]
+__all__ = ["add_arguments", "run"]
 
 _LINES = (".ndjson", ".jsonl")
 _SUFFIXES = (".json", *_LINES)
@@ -24,13 +23,8 @@ _MIN_BYTES, _MAX_BYTES, _DEFAULT_BYTES = 256, 1 << 20, 16 << 10
 _PERCENT = 100
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's sub-commands."""
-    parser = commands.add_parser(
-        "dictionary",
-        help="train a compression dictionary (RFC 9842) from answers of the service",
-        description="Trains a dictionary from sample answers and measures it on a fifth of them, which it never saw.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.add_argument(
         "samples",
         nargs="+",
@@ -47,7 +41,6 @@ def add_to(commands: Any) -> None:
         help=f"bytes it may have (default {_DEFAULT_BYTES})",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    parser.set_defaults(run=run)
 
 
 def _bytes(text: str) -> int:
