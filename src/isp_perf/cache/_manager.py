@@ -216,6 +216,10 @@ class CacheManager:
             errors = 0 if second is None else second.errors
             return snapshot(local.counters, living_hits=hits, size=len(entries), remote_errors=errors)
 
+    def functions(self) -> dict[str, CacheStats]:
+        """Return the statistics of every living cached function by its key template, which holds no argument."""
+        return {site.template: site.stats() for site in sorted(self._sites, key=lambda site: site.template)}
+
     async def start(self) -> None:
         """Deliver what an earlier outage left undelivered. Optional: the first use does the same."""
         if self._engine.second is not None:

@@ -14,6 +14,7 @@ __all__ = ["BREAKER", "STATES"]
 STATES: Final = ("closed", "half_open", "metrics_only", "disabled", "open", "isolated")
 """From the most to the least healthy, so that of several workers the worst is told."""
 
+_OPENED: Final = frozenset({"open", "isolated"})
 _KINDS: Final = {
     "success_count": "success",
     "failures": "failure",
@@ -33,6 +34,13 @@ _FAILURES = Spec(
 _RETRY_AFTER = Spec(
     "isp_circuit_breaker_retry_after_seconds", "gauge", "Time until the next probe.", ("breaker",), merge="max"
 )
+_OPENED_AT = Spec(
+    "isp_circuit_breaker_opened_at_seconds",
+    "gauge",
+    "Unix time at which a breaker that is not closed opened last.",
+    ("breaker",),
+    merge="max",
+)
 
 
 def _read(registry: "CircuitRegistry", readings: Readings) -> None:
@@ -51,11 +59,14 @@ def _breaker(name: str, report: Mapping[str, Any], readings: Readings) -> None:
     wait = report.get("retry_after")
     if wait is not None:
         readings.add(_RETRY_AFTER, wait, name)
+    opened = [event["at"] for event in report.get("transitions", ()) if event["after"] in _OPENED]
+    if opened and report["state"] != "closed":
+        readings.add(_OPENED_AT, opened[-1], name)
 
 
 BREAKER = Feature(
     "isp_perf.breaker._registry",
     "live_registries",
     read=_read,
-    specs=(_CALLS, _REJECTED, _SLOW, _STATE, _FAILURES, _RETRY_AFTER),
+    specs=(_CALLS, _REJECTED, _SLOW, _STATE, _FAILURES, _RETRY_AFTER, _OPENED_AT),
 )

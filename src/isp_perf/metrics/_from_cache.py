@@ -25,6 +25,17 @@ _EVICTIONS = Spec("isp_cache_evictions_total", "counter", "Entries that left the
 _INVALIDATIONS = Spec("isp_cache_invalidations_total", "counter", "Entries that were invalidated.", ("cache",))
 _REMOTE_ERRORS = Spec("isp_cache_remote_errors_total", "counter", "Failures of the remote level.", ("cache",))
 _ENTRIES = Spec("isp_cache_entries", "gauge", "Entries in the local level.", ("cache",))
+_FUNCTION = ("cache", "key")
+_FUNCTION_GETS = Spec(
+    "isp_cache_function_gets_total",
+    "counter",
+    "Calls of a cached function, named by its key template, by their result.",
+    (*_FUNCTION, "result"),
+)
+_FUNCTION_LOADS = Spec("isp_cache_function_loads_total", "counter", "Loads of a cached function.", _FUNCTION)
+_FUNCTION_SECONDS = Spec(
+    "isp_cache_function_load_seconds_total", "counter", "Time spent in the loads of a cached function.", _FUNCTION
+)
 _HIT_RATIO = Spec("isp_cache_hit_ratio", "gauge", "Hits over reads since the start (0-1).", ("cache",))
 _SAVED = Spec("isp_cache_saved_seconds", "gauge", "Hits times the mean time of a load: the time not spent.", ("cache",))
 DERIVED = (_HIT_RATIO, _SAVED)
@@ -44,6 +55,11 @@ def _read(manager: "CacheManager", readings: Readings) -> None:
     readings.add(_INVALIDATIONS, stats.invalidations, name)
     readings.add(_REMOTE_ERRORS, stats.remote_errors, name)
     readings.add(_ENTRIES, stats.l1_size, name)
+    for key, own in manager.functions().items():
+        readings.add(_FUNCTION_GETS, own.hits, name, key, "hit")
+        readings.add(_FUNCTION_GETS, own.misses, name, key, "miss")
+        readings.add(_FUNCTION_LOADS, own.loads, name, key)
+        readings.add(_FUNCTION_SECONDS, own.load_seconds, name, key)
 
 
 CACHE = Feature(
@@ -59,6 +75,9 @@ CACHE = Feature(
         _INVALIDATIONS,
         _REMOTE_ERRORS,
         _ENTRIES,
+        _FUNCTION_GETS,
+        _FUNCTION_LOADS,
+        _FUNCTION_SECONDS,
     ),
 )
 

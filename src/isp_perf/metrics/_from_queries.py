@@ -1,5 +1,6 @@
 """The families of query detection, read from every engine that is watched."""
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from isp_perf.metrics._snapshot import Readings, Spec
@@ -14,6 +15,9 @@ _NANOSECONDS = 1e9
 _COUNT = Spec("isp_queries_total", "counter", "Statements the driver executed.")
 _SECONDS = Spec("isp_queries_seconds_total", "counter", "Time the driver worked on them.")
 _FINDINGS = Spec("isp_queries_findings_total", "counter", "N+1, repeated reads and write loops found.", ("kind",))
+_SITES = Spec(
+    "isp_queries_site_findings_total", "counter", "The same by the line that sent them.", ("kind", "path", "site")
+)
 _BUDGET = Spec("isp_queries_over_budget_total", "counter", "Scopes that sent more statements than allowed.")
 
 
@@ -23,7 +27,11 @@ def _read(watch: "Watch", readings: Readings) -> None:
     readings.add(_SECONDS, stats.nanoseconds / _NANOSECONDS)
     for kind in ("n_plus_one", "repeated_read", "write_loop"):
         readings.add(_FINDINGS, getattr(stats, kind), kind)
+    for (kind, path, file, line), findings in list(watch.sites.items()):
+        readings.add(_SITES, findings, kind, path, f"{'/'.join(PurePath(file).parts[-2:])}:{line}")
     readings.add(_BUDGET, stats.over_budget)
 
 
-QUERIES = Feature("isp_perf.queries._watch", "WATCHES", read=_read, specs=(_COUNT, _SECONDS, _FINDINGS, _BUDGET))
+QUERIES = Feature(
+    "isp_perf.queries._watch", "WATCHES", read=_read, specs=(_COUNT, _SECONDS, _FINDINGS, _SITES, _BUDGET)
+)

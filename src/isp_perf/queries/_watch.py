@@ -44,9 +44,10 @@ class Watch:
         stats: the counters to count in.
     """
 
-    __slots__ = ("__weakref__", "_hooks", "_seen", "budget", "detect", "engine", "handle", "stats")
+    __slots__ = ("__weakref__", "_hooks", "_seen", "budget", "detect", "engine", "handle", "sites", "stats")
 
     engine: Engine
+    sites: dict[tuple[str, str, str, int], int]
     stats: QueryStats
 
     def __init__(self, engine: Engine, stats: QueryStats) -> None:
@@ -54,6 +55,7 @@ class Watch:
         self.stats = stats
         self.detect: Detect = "off"
         self.budget: int | None = None
+        self.sites = {}  # (kind, path, file, line) -> findings, of the first sites only
         self.handle: Any = None  # what install() returned, kept alive with the engine
         self._seen: dict[tuple[str, int, str], float] = {}
         names = ("do_execute", "do_executemany", "do_execute_no_params")
@@ -161,6 +163,9 @@ class Watch:
 
     def _report(self, finding: Finding) -> None:
         setattr(self.stats, finding.kind, getattr(self.stats, finding.kind) + 1)
+        site = (finding.kind, finding.path, finding.file, finding.line)
+        if site in self.sites or len(self.sites) < _SITES_KEPT:
+            self.sites[site] = self.sites.get(site, 0) + 1
         loop = finding.kind == "n_plus_one"
         if loop and self.detect == "raise":
             raise NPlusOneError(str(finding), (finding,))

@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -66,6 +67,11 @@ async def test_a_cache_tells_hits_misses_and_entries():
     assert family("isp_cache_entries")["sources-test",] == 2
     assert family("isp_cache_hit_ratio")["sources-test",] == 0.5
     assert family("isp_cache_saved_seconds")["sources-test",] >= 0
+    functions = family("isp_cache_function_gets_total")
+    assert functions["sources-test", "square:{number}", "hit"] == 2
+    assert functions["sources-test", "square:{number}", "miss"] == 2
+    assert family("isp_cache_function_loads_total")["sources-test", "square:{number}"] == 2
+    assert family("isp_cache_function_load_seconds_total")["sources-test", "square:{number}"] > 0
 
 
 async def test_what_a_cache_had_counted_stays_when_it_is_gone():
@@ -103,6 +109,9 @@ def test_a_breaker_tells_calls_and_state():
     states = family("isp_circuit_breaker_state")
     assert [states["sources-gateway", state] for state in ("open", "closed", "half_open")] == [1, 0, 0]
     assert 0 < family("isp_circuit_breaker_retry_after_seconds")["sources-gateway",] <= 30
+    assert 0 <= time.time() - family("isp_circuit_breaker_opened_at_seconds")["sources-gateway",] < 60
+    breaker.reset()
+    assert ("sources-gateway",) not in family("isp_circuit_breaker_opened_at_seconds")
 
 
 def test_compression_tells_responses_and_bytes():
@@ -143,6 +152,8 @@ def test_queries_tell_statements_and_findings():
         class stats:
             statements, nanoseconds, n_plus_one, repeated_read, write_loop, over_budget = 7, 2_500_000_000, 1, 2, 3, 4
 
+        sites = {("n_plus_one", "Conversa.mensagens", "/home/somebody/support/main.py", 41): 5}
+
     readings = Readings()
     QUERIES._read(Watch, readings)
     columns = readings.columns()
@@ -154,6 +165,8 @@ def test_queries_tell_statements_and_findings():
         "write_loop": 3,
     }
     assert columns["isp_queries_over_budget_total"].values == [4]
+    sites = columns["isp_queries_site_findings_total"].by_key()
+    assert sites == {("n_plus_one", "Conversa.mensagens", "support/main.py:41"): 5}
 
 
 def test_the_process_tells_memory_collections_and_version():
