@@ -27,7 +27,8 @@ class Entry:
     Attributes:
         value: what the loader returned.
         hits: how often it was served; written without a lock by the hit path.
-        home: the store it lives in; ``None`` before it is inserted and once it was removed.
+        home: the store it lives in, whose ``salt`` tells its slots from those of others; ``None`` before it is inserted
+            and once it was removed.
         slot: its key inside the store.
         due: the moment of expiry in seconds of the manager's clock, or a little before.
         mark: ``hits`` when the queue scan last came by.
@@ -103,7 +104,7 @@ class EvictionQueue:
             else:
                 self._evict_main()
         ghost = self._ghost
-        if ghost and ghost.pop(hash((id(entry.home), entry.slot)), None) is not None:
+        if ghost and ghost.pop(hash(entry.slot) ^ entry.home.salt, None) is not None:
             self.ghost_hits += 1
             entry.frequency = 0
             self._main.append(entry)
@@ -123,6 +124,10 @@ class EvictionQueue:
             if len(self._main) > 2 * self.main_live + _FEWEST_DEAD:
                 self._main = deque(other for other in self._main if other.home is not None)
 
+    def remembers(self, mark: int) -> bool:
+        """Return whether the slot of ``mark`` was evicted lately."""
+        return mark in self._ghost
+
     def living(self) -> list[Entry]:
         """Return every living entry, oldest first within each queue."""
         return [entry for queue in (self._small, self._main) for entry in queue if entry.home is not None]
@@ -141,7 +146,7 @@ class EvictionQueue:
             if self.main_live > self._main_size:
                 self._evict_main()
         else:
-            self._remember(hash((id(entry.home), entry.slot)))
+            self._remember(hash(entry.slot) ^ entry.home.salt)
             self._drop(entry)
 
     def _evict_main(self) -> None:

@@ -131,6 +131,7 @@ class Flight:
         parent: the flight that its leader was leading before.
         attached: whether its result may be stored.
         loop: the loop its leader runs in; ``None`` for a thread.
+        reason: why there was something to load.
         seconds: how long the load took.
         tags: what it can be detached by besides its key.
         stale: the entry that is no longer fresh, if there is one.
@@ -146,6 +147,7 @@ class Flight:
         "loop",
         "name",
         "parent",
+        "reason",
         "seconds",
         "stale",
         "started",
@@ -157,10 +159,12 @@ class Flight:
 
     attached: bool
     name: str
+    reason: str
     seconds: float
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.reason = ""
         self.parent: Flight | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.attached = True

@@ -54,7 +54,7 @@ def life_of(policy: CachePolicy, now: float, *, ttl: float, load_seconds: float)
 def is_fresh(local: LocalLevel, entry: Entry) -> bool:
     """Return whether the entry holds a value within its ttl."""
     end = entry.life.fresh_until if isinstance(entry, StagedEntry) else entry.due
-    return local.clock() < end and entry.value.__class__ is not CachedError
+    return local.clock() < end and not local.distrusted and entry.value.__class__ is not CachedError
 
 
 def age_of(engine: Engine, call: Call, entry: Entry) -> tuple[bool, bool]:
@@ -76,7 +76,7 @@ def stale_value_locked(engine: Engine, call: Call, flight: Flight, *, failed: bo
     """Return the value that stands in for a load that failed or takes too long, or ``MISSING``."""
     entry = call.store.cold.get(call.slot)
     now = engine.local.clock()
-    if not flight.attached or not isinstance(entry, StagedEntry):
+    if not flight.attached or not isinstance(entry, StagedEntry) or engine.local.distrusted:
         return MISSING
     if failed:
         entry.retry_at = now + entry.life.pause

@@ -166,6 +166,13 @@ class CachePolicy:
         """The local ttl in seconds, ``None`` if there is no own one."""
         return None if self.l1_ttl is None else seconds("l1_ttl", self.l1_ttl, zero=True)
 
+    @property
+    def steady(self) -> float | None:
+        """The local ttl in seconds if it is the same for every value, otherwise ``None``."""
+        if self.jitter or not isinstance(self.cache_none, bool):
+            return None
+        return self.fresh if self.local is None else min(self.fresh, self.local)
+
 
 _DURATIONS = ("ttl", "l1_ttl", "stale_while_revalidate", "stale_if_error", "soft_timeout", "hard_timeout", "max_stale")
 _FIELDS = frozenset(each.name for each in fields(CachePolicy))

@@ -10,6 +10,7 @@ from random import SystemRandom
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, cast
 
+from isp_perf._core.departures import ABSENT
 from isp_perf._core.eviction import Entry
 from isp_perf._runtime.drive import Failure, without_frame
 from isp_perf._runtime.flights import LEADING, TAKE_OVER, TIMED_OUT, Flight, TaskWaiter, ThreadWaiter, Waiter, own_copy
@@ -19,6 +20,7 @@ from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._entry import filled
 from isp_perf.cache._exchange import Flow, keep_remote, remote_value
 from isp_perf.cache._local import LocalLevel, StagedEntry
+from isp_perf.cache._stats import Counters
 from isp_perf.cache._tags import Versions
 from isp_perf.errors import CodecError
 
@@ -60,8 +62,11 @@ def _board_locked(engine: Engine, call: Call, *, tasks: bool, reload: bool) -> t
     flight = call.store.flights.get(call.slot)
     if flight is None or flight.abandoned():
         if not call.source.policy.timed:
-            return _take_off_locked(call, flight, tasks=tasks), None
+            flight = _take_off_locked(call, flight, tasks=tasks)
+            flight.reason = engine.local.reason_locked(call.store, call.slot)
+            return flight, None
         flight = _start_locked(engine, call, tasks=tasks, reload=reload)
+        flight.reason = engine.local.reason_locked(call.store, call.slot)
         flight.task = flight.started
     return flight, _join_locked(engine, call, flight, tasks=tasks)
 
@@ -82,6 +87,7 @@ def _join_locked(engine: Engine, call: Call, flight: Flight, *, tasks: bool) -> 
     for counters in (engine.local.counters, call.source.counters):
         counters.misses += 1
         counters.joined += 1
+        _count_reason(counters, flight)
     return waiter
 
 
@@ -222,20 +228,28 @@ def _load(engine: Engine, call: Call, flight: Flight) -> Flow:
     try:
         value = yield call.source.step(call.values)
     except _EVERY_OUTCOME as error:
-        _count_load(engine, call, clock() - started, failed=1)
+        flight.seconds = clock() - started
+        _count_load(engine, call, flight, failed=1)
         return Failure(without_frame(error))
     flight.seconds = clock() - started
-    _count_load(engine, call, flight.seconds, failed=0)
+    _count_load(engine, call, flight, failed=0)
     _refuse(value)
     return value
 
 
-def _count_load(engine: Engine, call: Call, spent: float, *, failed: int) -> None:
+def _count_load(engine: Engine, call: Call, flight: Flight, *, failed: int) -> None:
     for counters in (engine.local.counters, call.source.counters):
         counters.misses += 1
         counters.loads += 1
         counters.errors += failed
-        counters.load_seconds += spent
+        counters.load_seconds += flight.seconds
+        _count_reason(counters, flight)
+
+
+def _count_reason(counters: Counters, flight: Flight) -> None:
+    """Count a miss whose reason is known; those of absent entries are the rest."""
+    if flight.reason and flight.reason is not ABSENT:
+        counters.missed[flight.reason] = counters.missed.get(flight.reason, 0) + 1
 
 
 def _refuse(value: object) -> None:
@@ -250,28 +264,37 @@ def _store(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float
     local = engine.local
     with local.lock:
         if flight.attached and ttl > 0:
-            insert_locked(local, call, value=value, ttl=ttl, load_seconds=flight.seconds, tags=flight.tags)
+            seconds, told = flight.seconds, flight.filling is not None
+            insert_locked(local, call, value=value, ttl=ttl, load_seconds=seconds, tags=flight.tags, told=told)
             _keep_etag(call, flight)
         _land_locked(call, flight)
 
 
 def _keep_etag(call: Call, flight: Flight) -> None:
-    entry = call.store.hot.get(call.slot) or call.store.cold.get(call.slot)
+    entry = call.store.find(call.slot)
     if flight.filling is not None and isinstance(entry, StagedEntry):
         entry.etag = flight.filling.etag
 
 
 def insert_locked(
-    local: LocalLevel, call: Call, *, value: Any, ttl: float, load_seconds: float, tags: frozenset[str]
+    local: LocalLevel,
+    call: Call,
+    *,
+    value: Any,
+    ttl: float,
+    load_seconds: float,
+    tags: frozenset[str],
+    told: bool = False,
 ) -> None:
-    """Keep a value in the local level, in the form that its policy needs."""
+    """Keep a value in the local level, in the form that its policy needs; ``told``: its loader had a say in it."""
     policy = call.source.policy
-    if not policy.staged and not tags:
+    if not policy.staged and not tags and not told:
         local.insert_locked(call.store, call.slot, value, ttl=ttl, native=call.native)
         return
-    life = life_of(policy, local.clock(), ttl=ttl, load_seconds=load_seconds)
+    now = local.clock()
+    life = life_of(policy, now, ttl=ttl, load_seconds=load_seconds)
     entry = StagedEntry(value, call.slot, life.refresh_at)
-    entry.life, entry.tags = life, tags
+    entry.life, entry.tags, entry.born, entry.load_seconds = life, tags, now, load_seconds
     local.insert_staged_locked(call.store, entry, native=call.native)
 
 

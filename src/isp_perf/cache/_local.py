@@ -4,83 +4,49 @@ Invariant: a store's ``hot`` dict holds only values that may be returned now, be
 without another question: no clock, no lock. Whatever needs a look first is ``cold`` and found by the slow path.
 """
 
+from collections.abc import Hashable
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple
 
+from isp_perf._core.departures import DISTRUSTED, EVICTED, EXPIRED, INVALIDATED, STALE, Departures
 from isp_perf._core.eviction import Entry, EvictionQueue
-from isp_perf._core.freshness import Life
-from isp_perf._runtime.flights import Flight
 from isp_perf._runtime.fork import new_lock
 from isp_perf._runtime.reaper import Calendar
 from isp_perf.cache._stats import Counters
+from isp_perf.cache._store import Keyed, StagedEntry, Store
+from isp_perf.cache._suspension import Suspension
 from isp_perf.typing import Clock
 
-__all__ = ["FINE_TTL", "Keyed", "LocalLevel", "StagedEntry", "Store"]
+__all__ = ["FINE_TTL", "Description", "Keyed", "LocalLevel", "StagedEntry", "Store"]
 
 # Below this ttl a bucket's width and the thread's lateness would show: such entries are compared on each hit.
 FINE_TTL: Final = 0.25
 _ROUNDED_UP: Final = 0.001
+_REMEMBERED: Final = 1024
 
 
-class Keyed(Protocol):
-    """The owner of a store: a decorated function, or the manager's own by-key store."""
-
-    counters: Counters
-
-    @property
-    def hit_clock(self) -> Clock | None:
-        """The clock the wrapper compares with on each hit; ``None``: it trusts ``hot``."""
-        ...
-
-    def key_of(self, slot: Any, token: str) -> str:
-        """Return the logical key of a slot."""
-        ...
-
-
-class StagedEntry(Entry):
-    """An entry with tags, or with more ages than fresh and expired.
+class Description(NamedTuple):
+    """What is known of one entry; never its value.
 
     Attributes:
-        life: its moments.
+        key: the logical key.
+        age: seconds since it was loaded, up to ttl/256 too many; ``None`` if nobody knows (a ttl that is drawn).
+        left: seconds until it is no longer fresh, <= 0 for a stale value.
+        stale_left: seconds until it is not returned in any case.
         tags: its tags.
-        etag: what the loader keeps beside the value.
-        retry_at: after a failed refresh, the moment of the next attempt.
+        hits: how often it was returned.
+        load_seconds: how long its load took; ``None`` if nobody wrote that down.
+        served: whether a call would get it now without a load.
     """
 
-    __slots__ = ("etag", "life", "retry_at", "tags")
-
-    retry_at: float
-
-    life: Life
-
-    def __init__(self, value: Any, slot: Any, due: float) -> None:
-        super().__init__(value, slot, due)
-        self.retry_at = float("-inf")
-        self.etag: Any = None
-        self.tags: frozenset[str] = frozenset()
-
-
-class Store:
-    """The entries and flights of one function, or of one instance's method.
-
-    Attributes:
-        hot: slot -> entry that the wrapper may return.
-        cold: slot -> entry that the slow path looks at first.
-        flights: slot -> attached flight.
-        token: what tells the keys of this instance from those of others.
-    """
-
-    __slots__ = ("cold", "flights", "hot", "owner", "token")
-
-    owner: Keyed
-    token: str
-
-    def __init__(self, owner: Keyed, token: str) -> None:
-        self.owner = owner
-        self.token = token
-        self.hot: dict[Any, Entry] = {}
-        self.cold: dict[Any, Entry] = {}
-        self.flights: dict[Any, Flight] = {}
+    key: str
+    age: float | None
+    left: float
+    stale_left: float
+    tags: tuple[str, ...]
+    hits: int
+    load_seconds: float | None
+    served: bool
 
 
 class LocalLevel:
@@ -101,6 +67,8 @@ class LocalLevel:
         self.counters = Counters()
         self.index: dict[str, Entry] | None = None
         self.tagged: dict[str, set[Entry]] = {}
+        self.departures = Departures(_REMEMBERED)
+        self._suspension = Suspension()
         self._queue = EvictionQueue(max_entries, self._evict_locked)
         self._calendar = Calendar(self.lock, self._expire_locked, _alive)
 
@@ -117,14 +85,76 @@ class LocalLevel:
 
     def find_locked(self, store: Store, slot: Any) -> Entry | None:
         """Return the fresh entry in ``slot``, if there is one."""
-        entry = store.hot.get(slot) or store.cold.get(slot)
+        entry = store.find(slot)
         if entry is None and self.index is not None:
             entry = self._adopt_locked(store, slot)
-        if entry is None or self.clock() < entry.due or self._demote_locked(entry):
+        if entry is None or self._suspension.distrusted:
+            return None
+        if self.clock() < entry.due or self._demote_locked(entry):
             return entry
+        self._note_locked(entry, EXPIRED)
         self.remove_locked(entry).expired += 1
         self.counters.expired += 1
         return None
+
+    @property
+    def distrusted(self) -> bool:
+        """Whether nothing may be served; see ``suspend_locked``."""
+        return self._suspension.distrusted
+
+    def suspend_locked(self, cause: Hashable, *, serve: bool) -> None:
+        """Empty every ``hot`` until ``resume_locked(cause)``; O(functions). What is stored meanwhile waits as well.
+
+        Args:
+            cause: what to resume by; causes stand side by side.
+            serve: the slow path may return fresh entries; ``False``: nothing is served while this cause stands.
+        """
+        self._suspension.begin(cause, serve=serve)
+
+    def resume_locked(self, cause: Hashable) -> None:
+        """Let entries be served again, unless another cause stands. What was removed meanwhile stays away."""
+        self._suspension.end(cause)
+
+    def drop_all_locked(self) -> None:
+        """Invalidate every entry, because nobody knows what is still true. Loads in progress are not concerned."""
+        for entry in self._queue.living():
+            self.invalidate_locked(entry)
+
+    def reason_locked(self, store: Store, slot: Any) -> str:
+        """Return why a call for ``slot`` is a miss, a word of ``_core.departures``."""
+        if store.find(slot) is not None:
+            return DISTRUSTED if self._suspension.distrusted else STALE
+        mark = store.mark(slot)
+        return EVICTED if self._queue.remembers(mark) else self.departures.last(mark)
+
+    def describe_locked(self, entry: Entry) -> Description:
+        """Return what is known of a living entry."""
+        now = self.clock()
+        left = stale_left = entry.due - now
+        home: Store = entry.home
+        if isinstance(entry, StagedEntry):
+            left, stale_left = entry.life.fresh_until - now, entry.life.until - now
+            age: float | None = now - entry.born
+            tags, load_seconds = tuple(sorted(entry.tags)), entry.load_seconds or None
+        else:
+            ttl = home.owner.policy.steady
+            age = None if ttl is None else max(0.0, ttl - left)
+            tags, load_seconds = (), None
+        served = stale_left > 0 and not self._suspension.distrusted
+        return Description(
+            self.key_of(entry),
+            age,
+            left,
+            stale_left,
+            tags=tags,
+            hits=entry.hits,
+            load_seconds=load_seconds,
+            served=served,
+        )
+
+    def _note_locked(self, entry: Entry, reason: str) -> None:
+        """Remember why a living entry leaves."""
+        self.departures.note(entry.home.mark(entry.slot), reason)
 
     def _demote_locked(self, entry: Entry) -> bool:
         """Move an entry that is no longer fresh out of the wrapper's sight; ``False`` if it has no further age."""
@@ -132,8 +162,8 @@ class LocalLevel:
             return False
         self._calendar.release_locked(entry.due)
         home: Store = entry.home
-        if home.hot.get(entry.slot) is entry:
-            del home.hot[entry.slot]
+        if home.shelf.get(entry.slot) is entry:
+            del home.shelf[entry.slot]
             home.cold[entry.slot] = entry
         entry.due = entry.life.until
         if self.clock is monotonic:
@@ -160,7 +190,10 @@ class LocalLevel:
 
     def _place_locked(self, store: Store, entry: Entry, *, ttl: float, native: bool) -> None:
         slot, clock = entry.slot, self.clock
-        old = store.hot.get(slot) or store.cold.get(slot)
+        if store.level is not self:
+            store.level = self
+            self._suspension.admit(store)
+        old = store.find(slot)
         if old is not None:
             self.remove_locked(old)
         reaped = clock is monotonic and self._schedule_locked(entry, ttl)
@@ -168,7 +201,7 @@ class LocalLevel:
         self._queue.insert(entry)
         asks = store.owner.hit_clock
         served = reaped if asks is None else asks is clock
-        (store.hot if native and served else store.cold)[slot] = entry
+        (store.shelf if native and served else store.cold)[slot] = entry
         if self.index is not None:
             self._enter_locked(entry)
 
@@ -189,6 +222,7 @@ class LocalLevel:
 
     def invalidate_locked(self, entry: Entry) -> None:
         """Take ``entry`` out because it is no longer true."""
+        self._note_locked(entry, INVALIDATED)
         self.remove_locked(entry).invalidated += 1
         self.counters.invalidated += 1
 
@@ -221,7 +255,7 @@ class LocalLevel:
         entry = self.index_locked().get(store.owner.key_of(slot, store.token))
         if entry is None:
             return None
-        self._leave_store(entry)
+        entry.home.drop(entry)
         entry.home, entry.slot = store, slot
         store.cold[slot] = entry
         return entry
@@ -230,7 +264,7 @@ class LocalLevel:
         home: Store = entry.home
         if self.index is not None:
             self.index.pop(self.key_of(entry), None)
-        self._leave_store(entry)
+        home.drop(entry)
         if isinstance(entry, StagedEntry):
             self._untag_locked(entry)
         entry.home = None
@@ -246,12 +280,6 @@ class LocalLevel:
                 if not others:
                     del self.tagged[tag]
 
-    def _leave_store(self, entry: Entry) -> None:
-        home: Store = entry.home
-        for place in (home.hot, home.cold):
-            if place.get(entry.slot) is entry:
-                del place[entry.slot]
-
     def _evict_locked(self, entry: Entry) -> None:
         self._forget_locked(entry).evicted += 1
         self.counters.evicted += 1
@@ -260,6 +288,7 @@ class LocalLevel:
     def _expire_locked(self, due: list[Entry]) -> None:
         for entry in due:
             if entry.home is not None and not self._demote_locked(entry):
+                self._note_locked(entry, EXPIRED)
                 self._forget_locked(entry).expired += 1
                 self.counters.expired += 1
                 self._queue.discard(entry)

@@ -196,9 +196,7 @@ class Site:
     def stats(self) -> CacheStats:
         """Return the statistics of this function."""
         with self.engine.local.lock:
-            entries = [
-                entry for store in self.stores() for place in (store.hot, store.cold) for entry in place.values()
-            ]
+            entries = [entry for store in self.stores() for entry in store.entries()]
             return snapshot(self.counters, living_hits=sum(entry.hits for entry in entries), size=len(entries))
 
     def _store_of(self, instance: Any) -> Store:
@@ -226,7 +224,7 @@ class Site:
         _, store = self._instances.pop(identity, (None, None))
         if store is not None:
             with self.engine.local.lock:
-                for entry in [*store.hot.values(), *store.cold.values()]:
+                for entry in store.entries():
                     self.engine.local.remove_locked(entry)
 
 

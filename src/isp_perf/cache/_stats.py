@@ -9,7 +9,8 @@ __all__ = ["CacheStats", "Counters"]
 class Counters:
     """What a manager or a function has counted; written under the manager's lock.
 
-    Hits of living local entries are in the entries; ``retired`` holds those of entries that have gone.
+    Hits of living local entries are in the entries; ``retired`` holds those of entries that have gone. ``missed`` has
+    the number of misses by reason (``_core.departures``); those of absent entries are the rest of ``misses``.
     """
 
     __slots__ = (
@@ -20,6 +21,7 @@ class Counters:
         "joined",
         "load_seconds",
         "loads",
+        "missed",
         "misses",
         "remote_hits",
         "replaced",
@@ -34,6 +36,7 @@ class Counters:
     joined: int
     load_seconds: float
     loads: int
+    missed: dict[str, int]
     misses: int
     remote_hits: int
     replaced: int
@@ -45,6 +48,7 @@ class Counters:
         self.retired = self.remote_hits = self.misses = self.joined = self.loads = self.errors = 0
         self.evicted = self.expired = self.invalidated = self.replaced = 0
         self.load_seconds = 0.0
+        self.missed = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,8 @@ from isp_perf._core.eviction import Entry, EvictionQueue
 class Home:
     """A store with the queue in front of it."""
 
+    salt = 0
+
     def __init__(self, capacity):
         self.entries = {}
         self.evicted = []
