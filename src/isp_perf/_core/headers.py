@@ -33,9 +33,14 @@ def collect(headers: Iterable[Sequence[bytes]]) -> dict[bytes, bytes]:
     """Return the response fields that decide about compression, by lower-case name, lines joined by commas."""
     found: dict[bytes, bytes] = {}
     for name, value in headers:
-        key = name.lower()
-        if key in _READ:
-            found[key] = found[key] + b", " + value if key in found else value
+        key = name
+        if name not in _READ:
+            if name.islower():  # as nearly all names are: nothing to look up again
+                continue
+            key = name.lower()
+            if key not in _READ:
+                continue
+        found[key] = found[key] + b", " + value if key in found else value
     return found
 
 

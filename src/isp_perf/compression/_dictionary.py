@@ -7,9 +7,10 @@ is coded as usual. The dictionary is used as raw content, so any bytes will do.
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
@@ -28,7 +29,6 @@ __all__ = [
     "Shelf",
     "make_shelf",
     "measure_dictionary",
-    "serve_dictionary",
     "train_dictionary",
 ]
 
@@ -257,9 +257,10 @@ class Shelf:
             return True
         return b"private" not in control and (b"public" in control or not use.personal)
 
-    def served(self, path: str) -> Dictionary | None:
-        """Return the dictionary that is served at this path, if any."""
-        return self._served.get(path)
+    def answer(self, path: str) -> Callable[[str, Send], Awaitable[None]] | None:
+        """Return what answers a request for the dictionary that is served at this path, if any."""
+        served = self._served.get(path)
+        return None if served is None else partial(_serve, served)
 
 
 def make_shelf(config: Dictionaries | None) -> Shelf | None:
@@ -268,7 +269,7 @@ def make_shelf(config: Dictionaries | None) -> Shelf | None:
     return None if config is None or codec is None else Shelf(config, codec)
 
 
-async def serve_dictionary(dictionary: Dictionary, method: str, send: Send) -> None:
+async def _serve(dictionary: Dictionary, method: str, send: Send) -> None:
     """Answer a request for a trained dictionary."""
     headers = [
         (b"content-type", b"application/octet-stream"),

@@ -1,20 +1,20 @@
 """The decisions of one middleware: what a request allows, which coding a body gets, where the codec runs."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from copy import copy
 from fnmatch import translate
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import blake2b
 from time import perf_counter
 from typing import Final
 
 from isp_perf._core.cost import FASTEST, LEVELS, Choice, CostModel, LoadSteps
 from isp_perf._core.etags import Marks, unmark_list
-from isp_perf._core.headers import Vary, has_token
+from isp_perf._core.headers import Headers, Vary, has_token
 from isp_perf._core.media import EVENTS, LINES, MediaTypes
-from isp_perf._core.negotiation import Plan, negotiate
-from isp_perf.compression._asgi import Scope
+from isp_perf._core.negotiation import NOT_ACCEPTABLE, Plan, negotiate
+from isp_perf.compression._asgi import Scope, Send
 from isp_perf.compression._codecs import Codec, Encoder, available, codec
 from isp_perf.compression._config import Breach, Budget, Streaming, VariantCache
 from isp_perf.compression._dictionary import (
@@ -23,6 +23,7 @@ from isp_perf.compression._dictionary import (
     DictionaryUse,
     make_shelf,
 )
+from isp_perf.compression._memo import Memo
 from isp_perf.compression._offload import Offload
 from isp_perf.compression._stats import CompressionStats
 from isp_perf.compression._variants import Variants
@@ -32,9 +33,12 @@ __all__ = ["STREAM_LEVELS", "Engine", "Request"]
 STREAM_LEVELS: Final = {"br": 5, "zstd": 3, "gzip": 6, "deflate": 6}
 _PLAIN_VARY: Final = Vary((b"Accept-Encoding",))
 _DICTIONARY_VARY: Final = Vary((b"Accept-Encoding", b"Available-Dictionary"))
-_MAX_CACHED_HEADER = 256
+_MAX_KEPT_HEADER = 256
 _ZEROCOPY: Final = "http.response.zerocopysend"
+_ACCEPT: Final = b"accept-encoding"
 _CONDITIONS = (b"if-none-match", b"if-match")
+Answer = Callable[[str, Send], Awaitable[None]]
+"""Answers a request in place of the application; takes the method and the server's ``send``."""
 
 
 class Request:
@@ -44,19 +48,25 @@ class Request:
     was handed out.
 
     Attributes:
+        engine: the decisions of the middleware.
         plan: what the client accepts.
         reason: why the response stays uncoded, as far as the request tells.
+        digits: a body whose length has fewer digits is too small to be coded; 0 if the client refuses it uncoded.
+        answer: answers in place of the application; ``None`` where the application is asked.
         marks: the tags in the client's condition that we had marked.
         vary: what the response varies by.
         use: what dictionaries mean for it.
         scope: the scope for the application where it differs from the server's.
     """
 
-    __slots__ = ("marks", "plan", "reason", "scope", "use", "vary")
+    __slots__ = ("answer", "digits", "engine", "marks", "plan", "reason", "scope", "use", "vary")
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, engine: "Engine", plan: Plan) -> None:
+        self.engine = engine
         self.plan = plan
         self.reason = plan.reason
+        self.digits = len(str(engine.minimum_size)) if plan.identity_ok else 0
+        self.answer: Answer | None = engine.refuse if engine.refuses and plan.reason == NOT_ACCEPTABLE else None
         self.marks: Marks | None = None
         self.vary = _PLAIN_VARY
         self.use: DictionaryUse | None = None
@@ -81,6 +91,7 @@ class Engine:
         types: Iterable[str],
         exclude: Iterable[str],
         strong_tags: bool,
+        refuses: bool,
         breach: Breach | None,
         cache: VariantCache | None,
         dictionaries: Dictionaries | None,
@@ -91,12 +102,14 @@ class Engine:
         self.minimum_size = minimum_size
         self.encodings = available(encodings)
         self.strong_tags = strong_tags
+        self.refuses = refuses
         self.breach = breach
         self.streaming = streaming
         self.stats = CompressionStats() if stats is None else stats
+        self.skipped = self.stats.skipped
         self.offload = offload
-        self.kind = lru_cache(maxsize=512)(MediaTypes(types).classify)
-        self._negotiated = lru_cache(maxsize=256)(self._negotiate)
+        self.kinds = Memo(MediaTypes(types).classify, 512)
+        self._requests = Memo(self._request, 256)
         self._codecs, self._cost = _models(self.encodings)
         self._budget_us = budget.inline_ms * 1000
         self._steps = _steps(budget)
@@ -108,20 +121,23 @@ class Engine:
         self._marks = self.encodings if self.shelf is None else (*self.encodings, "dcz")
         self._read = _fields(breach=breach is not None, dictionaries=self.shelf is not None)
 
-    def _negotiate(self, header: bytes) -> Request:
-        return Request(negotiate(header, self.encodings))
+    def _request(self, accept: bytes | None) -> Request:
+        return Request(self, negotiate(accept, self.encodings))
 
     def request(self, scope: Scope) -> Request:
-        """Read the request's headers, once."""
-        headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        """Read the request's headers, once; most say nothing but what they accept, and share an answer."""
+        headers: Headers = scope["headers"]
         if type(headers) is not list:
             return self._listed(scope, headers)
-        found = _picked(scope["headers"], self._read)
-        header = found.get(b"accept-encoding", b"")
-        request = (self._negotiated if len(header) <= _MAX_CACHED_HEADER else self._negotiate)(header)
-        if len(found) > (b"accept-encoding" in found) or self.shelf is not None:
-            request = self._considered(request.plan, scope, found)
-        if request.plan.candidates and scope.get("extensions"):
+        read, accept, rare = self._read, None, self.shelf is not None
+        for name, value in headers:
+            if name in read:
+                if accept is None and name == _ACCEPT and len(value) <= _MAX_KEPT_HEADER:
+                    accept = value
+                else:
+                    rare = True
+        request = self._considered(scope) if rare else self._requests[accept]
+        if request.reason is None and scope.get("extensions"):
             request = _without_zerocopy(request, scope)
         return request
 
@@ -132,9 +148,11 @@ class Engine:
         request.scope = request.scope or own
         return request
 
-    def _considered(self, plan: Plan, scope: Scope, found: dict[bytes, bytes]) -> Request:
+    def _considered(self, scope: Scope) -> Request:
         """Apply the rarer request fields: no-transform, conditions with our marks, credentials from another site."""
-        request = Request(plan)
+        found = _picked(scope["headers"], self._read)
+        request = self._request(found.get(_ACCEPT))
+        plan = request.plan
         if has_token(found.get(b"cache-control", b""), b"no-transform"):
             request.reason = "no_transform"
         elif self._shy and _cross_site(found):
@@ -144,7 +162,16 @@ class Engine:
         if self.shelf is not None:
             request.use = self.shelf.use(scope, found, wanted=plan.dictionary)
             request.vary = _PLAIN_VARY if request.use is None else _DICTIONARY_VARY
+            request.answer = self.shelf.answer(scope["path"]) or request.answer
         return request
+
+    async def refuse(self, _: str, send: Send) -> None:
+        """Answer 406 in place of the application: the client refused identity and all that is offered."""
+        self.stats.skipped["not_acceptable"] += 1
+        offered = ", ".join(self.encodings).encode("ascii")
+        headers = [(b"vary", b"Accept-Encoding"), (b"accept-encoding", offered), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 406, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
 
     def _unmark(self, request: Request, scope: Scope, found: dict[bytes, bytes]) -> None:
         restored: dict[bytes, bytes] = {}
@@ -241,7 +268,7 @@ def _any_of(patterns: Iterable[str]) -> re.Pattern[str] | None:
 
 def _fields(*, breach: bool, dictionaries: bool) -> frozenset[bytes]:
     """Return the request fields to read: no more than the settings need, for each request pays for them."""
-    fields = {b"accept-encoding", b"cache-control", *_CONDITIONS}
+    fields = {_ACCEPT, b"cache-control", *_CONDITIONS}
     if breach:
         fields |= {b"cookie", b"authorization", b"sec-fetch-site"}
     return frozenset(fields.union(DICTIONARY_FIELDS) if dictionaries else fields)

@@ -7,10 +7,10 @@ from typing import Literal
 from isp_perf._core.negotiation import KNOWN_CODINGS
 from isp_perf.compression._asgi import ASGIApp, Receive, Scope, Send
 from isp_perf.compression._config import DEFAULT_TYPES, Breach, Budget, Streaming, VariantCache, checked_codings
-from isp_perf.compression._dictionary import Dictionaries, serve_dictionary
+from isp_perf.compression._dictionary import Dictionaries
 from isp_perf.compression._engine import Engine
+from isp_perf.compression._gate import Gate
 from isp_perf.compression._offload import Offload
-from isp_perf.compression._responder import Responder
 from isp_perf.compression._stats import CompressionStats
 from isp_perf.errors import ConfigurationError
 
@@ -37,6 +37,7 @@ def make_engine(
     types: Iterable[str] = DEFAULT_TYPES,
     exclude: Iterable[str] = (),
     etag: Literal["weak", "suffix"] = "weak",
+    not_acceptable: Literal["406", "identity"] = "406",
     breach: Breach | None = None,
     cache: VariantCache | None = None,
     dictionaries: Dictionaries | None = None,
@@ -53,6 +54,8 @@ def make_engine(
         raise ConfigurationError("minimum_size", minimum_size, "bytes >= 0", "1024 is the default")
     if isinstance(types, str) or isinstance(exclude, str):
         raise ConfigurationError("types/exclude", "a string", "a collection of strings", "put it into a tuple")
+    if not_acceptable not in ("406", "identity"):
+        raise ConfigurationError("not_acceptable", not_acceptable, "'406' or 'identity'", "keep '406'")
     _check_tags(etag, budget, cache)
     if breach is not None and dictionaries is not None:
         rule = "a dictionary makes lengths tell more, padding is there to make them tell less"
@@ -64,6 +67,7 @@ def make_engine(
         types=types,
         exclude=exclude,
         strong_tags=etag == "suffix",
+        refuses=not_acceptable == "406",
         breach=breach,
         cache=cache,
         dictionaries=dictionaries,
@@ -120,10 +124,7 @@ class CompressionMiddleware:
         stats: CompressionStats | None = None,
         executor: Executor | None = None,
     ) -> None:
-        if not_acceptable not in ("406", "identity"):
-            raise ConfigurationError("not_acceptable", not_acceptable, "'406' or 'identity'", "keep '406'")
         self.app = app
-        self._refuses = not_acceptable == "406"
         self._engine = make_engine(
             minimum_size=minimum_size,
             encodings=encodings,
@@ -131,6 +132,7 @@ class CompressionMiddleware:
             types=types,
             exclude=exclude,
             etag=etag,
+            not_acceptable=not_acceptable,
             breach=breach,
             cache=cache,
             dictionaries=dictionaries,
@@ -138,6 +140,7 @@ class CompressionMiddleware:
             stats=stats,
             executor=executor,
         )
+        self._excluded = self._engine.excluded
 
     @property
     def stats(self) -> CompressionStats:
@@ -146,28 +149,24 @@ class CompressionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection as ASGI 3 asks."""
-        engine = self._engine
-        if scope["type"] != "http":
+        if scope["type"] != "http" or (self._excluded is not None and self._left_alone(scope)):
             await self.app(scope, receive, send)
             return
-        if engine.excluded is not None and engine.excluded.match(scope["path"]):
-            engine.stats.skipped["excluded"] += 1
-            await self.app(scope, receive, send)
+        request = self._engine.request(scope)
+        if request.answer is not None:
+            await request.answer(scope["method"], send)
             return
-        served = None if engine.shelf is None else engine.shelf.served(scope["path"])
-        if served is not None:
-            await serve_dictionary(served, scope["method"], send)
-            return
-        responder = Responder(engine, scope, send)
-        if self._refuses and responder.refused:
-            await self._refuse(send)
-            return
-        await responder.serve(self.app, receive)
+        scope = request.scope or scope
+        gate = Gate(request, scope, send)
+        try:
+            await self.app(scope, receive, gate.send)
+        except BaseException:
+            gate.abort()
+            raise
+        if gate.onward is not send:
+            await gate.finish()
 
-    async def _refuse(self, send: Send) -> None:
-        """Answer 406 in place of the application: the client refused identity and all that is offered."""
-        self._engine.stats.skipped["not_acceptable"] += 1
-        offered = ", ".join(self._engine.encodings).encode("ascii")
-        headers = [(b"vary", b"Accept-Encoding"), (b"accept-encoding", offered), (b"content-length", b"0")]
-        await send({"type": "http.response.start", "status": 406, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})
+    def _left_alone(self, scope: Scope) -> bool:
+        excluded = self._excluded is not None and self._excluded.match(scope["path"]) is not None
+        self._engine.stats.skipped["excluded"] += excluded
+        return excluded

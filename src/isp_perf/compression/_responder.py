@@ -29,9 +29,8 @@ from isp_perf._core.headers import (
     without_digests,
 )
 from isp_perf._core.media import EVENTS, OPAQUE
-from isp_perf._core.negotiation import NOT_ACCEPTABLE
 from isp_perf.compression._asgi import ASGIApp, Message, Receive, Scope, Send
-from isp_perf.compression._engine import Engine
+from isp_perf.compression._engine import Request
 from isp_perf.compression._head import OPT_OUT, SCOPE_KEY, as_bytes, forbidden, options_of, timing
 from isp_perf.compression._stream import CodedStream
 from isp_perf.compression._variants import Variants
@@ -67,27 +66,21 @@ class Responder:
         "_stream",
     )
 
-    def __init__(self, engine: Engine, scope: Scope, send: Send) -> None:
-        self._engine = engine
-        request = self._request = engine.request(scope)
-        self._scope = request.scope or scope
+    def __init__(self, request: Request, scope: Scope, send: Send) -> None:
+        self._engine = request.engine
+        self._request = request
+        self._scope = scope
         self._send = send
         self._state = _WAITING
-
-    @property
-    def refused(self) -> bool:
-        """Whether the client accepts neither identity nor anything on offer."""
-        return self._request.reason == NOT_ACCEPTABLE
 
     async def serve(self, app: ASGIApp, receive: Receive) -> None:
         """Run the application for the request, and clear up after it however it ends; its errors pass through."""
         try:
             await app(self._scope, receive, self)
-            if self._state != _PASSING:
-                await self._finish()
         except BaseException:
-            self._abort()
+            self.abort()
             raise
+        await self.finish()
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Take one message of the application; what is awaited ends when the server has taken what follows from it."""
@@ -136,7 +129,7 @@ class Responder:
             return "status"
         if status == _PARTIAL or b"content-range" in found:
             return "range"
-        self._kind = self._engine.kind(found.get(b"content-type", b""))
+        self._kind = self._engine.kinds[found.get(b"content-type", b"")]
         if self._kind == OPAQUE:
             return "type"
         if b"content-encoding" in found or b"cache-control" in found:
@@ -202,7 +195,7 @@ class Responder:
         """Send a 304 as the 200 would have been: its mark on the tag, and Vary (unless the type never varies)."""
         engine, request = self._engine, self._request
         kind = found.get(b"content-type")
-        if kind is not None and engine.kind(kind) == OPAQUE:
+        if kind is not None and engine.kinds[kind] == OPAQUE:
             return self._pass(message, "status")
         if request.marks:
             headers = marked_headers(headers, request.marks, request.plan.coding, strong=engine.strong_tags)
@@ -362,14 +355,14 @@ class Responder:
             raise RuntimeError("http.response.start has already been received")
         await self._plain("pathsend" if kind in _FILES else "other_message")
 
-    async def _finish(self) -> None:
+    async def finish(self) -> None:
         """Do what is left when the application has returned: a head that is still held is sent."""
         if self._state == _HELD:
             await self._plain("empty")
         else:
-            self._abort()
+            self.abort()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
         """Count a response that was broken off, by what was really sent, and drop its codec."""
         if self._state >= _PASSING and self._state != _BROKEN:
             return

@@ -30,4 +30,5 @@ class CompressedJSONResponse(JSONResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response to the client of ``scope``, coded for it."""
-        await Responder(self._engine, scope, send).serve(super().__call__, receive)
+        request = self._engine.request(scope)
+        await Responder(request, request.scope or scope, send).serve(super().__call__, receive)

@@ -1,0 +1,97 @@
+"""The ``send`` an application gets: it decides by the head alone, which is all that most responses need.
+
+Every response pays for what stands here, so it is written for the interpreter: one slotted object per request, whose
+bound method is the ``send`` (a call of an object with ``__call__`` costs twice as much), no coroutine of its own, one
+pass over the head, and a dictionary made only where the head changes. What the head cannot decide, a body to code, a
+condition, a range, an option, goes to a ``Responder``, which knows all the rules and does not need this module: both
+answer alike, and a test holds them to it.
+"""
+
+from collections.abc import Awaitable
+from typing import Final
+
+from isp_perf._core.headers import Headers, collect, plain_headers
+from isp_perf._core.media import OPAQUE
+from isp_perf.compression._asgi import Message, Scope, Send
+from isp_perf.compression._engine import Request
+from isp_perf.compression._head import OPT_OUT, SCOPE_KEY
+from isp_perf.compression._responder import Responder
+
+__all__ = ["Gate"]
+
+_START: Final = "http.response.start"
+_ORDINARY: Final = frozenset(range(200, 600)) - {204, 205, 206, 304}
+_SPECIAL: Final = frozenset((b"content-encoding", b"content-range", b"cache-control"))
+
+
+class Gate:
+    """Sends one response on: as it is, or through a ``Responder``.
+
+    Attributes:
+        onward: what takes the messages: the server's ``send``, a ``Responder``, or ``None`` before the first message.
+    """
+
+    __slots__ = ("_request", "_scope", "_send", "onward")
+
+    def __init__(self, request: Request, scope: Scope, send: Send) -> None:
+        self._request = request
+        self._scope = scope
+        self._send = send
+        self.onward: Send | None = None
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Take one message of the application; the first one decides where all of them go."""
+        onward = self.onward
+        if onward is None:
+            head = self._uncoded(message)
+            if head is None:
+                onward = self.onward = Responder(self._request, self._scope, self._send)
+            else:
+                onward = self.onward = self._send
+                message = head
+        return onward(message)
+
+    def _uncoded(self, message: Message) -> Message | None:
+        """Return the head as it leaves if it alone tells that nothing is coded; ``None``: a closer look is needed."""
+        headers: Headers | None = message.get("headers")
+        if message["type"] != _START or type(headers) is not list or message["status"] not in _ORDINARY:
+            return None
+        found = collect(headers)
+        engine = self._request.engine
+        if engine.kinds[found.get(b"content-type", b"")] != OPAQUE:
+            return self._varied(message, headers, found) if _SPECIAL.isdisjoint(found) else None
+        if b"content-range" in found:
+            return None
+        engine.skipped["type"] += 1
+        return message
+
+    def _varied(self, message: Message, headers: Headers, found: dict[bytes, bytes]) -> Message | None:
+        """Return the head of a response of a compressible type that stays uncoded, with Vary."""
+        request, scope = self._request, self._scope
+        reason = request.reason
+        if reason is None:
+            # Fewer digits than the least length has: surely below it, and cheaper to see than the number.
+            length = found.get(b"content-length", b"0")
+            if len(length) >= request.digits or not length.isdigit() or length[:1] == b"0":
+                return None
+            reason = "too_small"
+        if SCOPE_KEY in scope or ("endpoint" in scope and hasattr(scope["endpoint"], OPT_OUT)):
+            return None
+        request.engine.skipped[reason] += 1
+        head = dict(message)
+        head["headers"] = plain_headers(headers, found.get(b"vary"), request.vary)
+        return head
+
+    async def finish(self) -> None:
+        """Do what is left when the application has returned."""
+        if isinstance(self.onward, Responder):
+            await self.onward.finish()
+        elif self.onward is None:
+            self.abort()
+
+    def abort(self) -> None:
+        """Count a response that ended before its end, and drop what it held."""
+        if isinstance(self.onward, Responder):
+            self.onward.abort()
+        elif self.onward is None:
+            self._request.engine.skipped["aborted"] += 1
