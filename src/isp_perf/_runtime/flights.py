@@ -17,12 +17,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from isp_perf._runtime.drive import Failure
 from isp_perf.errors import CacheRecursionError
 
-__all__ = ["LEADING", "TAKE_OVER", "TIMED_OUT", "Flight", "TaskWaiter", "ThreadWaiter", "Waiter", "own_copy"]
+__all__ = ["LEADING", "TAKE_OVER", "TIMED_OUT", "Flight", "TaskWaiter", "ThreadWaiter", "Waiter", "leading", "own_copy"]
 
 TAKE_OVER: Final = object()
 TIMED_OUT: Final = object()
@@ -127,9 +127,12 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 class Flight:
     """One load in progress. Every method needs the lock of the table it is in.
 
+    What a load seldom needs is a class attribute until it is set: making a flight is part of every miss.
+
     Attributes:
         parent: the flight that its leader was leading before.
         attached: whether its result may be stored.
+        landed: whether its leader has ended it.
         loop: the loop its leader runs in; ``None`` for a thread.
         reason: why there was something to load.
         seconds: how long the load took.
@@ -138,44 +141,23 @@ class Flight:
         filling: what the loader says about the new entry.
         started: the background task that leads it, if one does.
         task: that task, if it is to be cancelled when nobody waits any more.
-        name: what is loaded, for the recursion error: the function, never the key.
+        waiters: those who joined and wait.
+        waits_for: the flights whose outcome this one's loader waits for.
     """
 
-    __slots__ = (
-        "attached",
-        "filling",
-        "loop",
-        "name",
-        "parent",
-        "reason",
-        "seconds",
-        "stale",
-        "started",
-        "tags",
-        "task",
-        "waiters",
-        "waits_for",
-    )
-
-    attached: bool
-    name: str
-    reason: str
-    seconds: float
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.reason = ""
-        self.parent: Flight | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.attached = True
-        self.task: asyncio.Task[Any] | None = None
-        self.started: asyncio.Task[Any] | None = None
-        self.seconds = 0.0
-        self.stale: Any = None
-        self.filling: Any = None
-        self.tags: frozenset[str] = frozenset()
-        self.waiters: list[Waiter] = []
-        self.waits_for: list[Flight] = []
+    parent: "Flight | None" = None
+    attached: bool = True
+    landed: bool = False
+    loop: asyncio.AbstractEventLoop | None = None
+    reason: str = ""
+    seconds: float = 0.0
+    tags: frozenset[str] = frozenset()
+    stale: Any = None
+    filling: Any = None
+    started: asyncio.Task[Any] | None = None
+    task: asyncio.Task[Any] | None = None
+    waiters: list[Waiter] = cast("list[Waiter]", ())
+    waits_for: list["Flight"] = cast('list["Flight"]', ())
 
     def lead_by(self, parent: "Flight | None", *, tasks: bool) -> None:
         """Take note that the running task or thread leads, while its context leads ``parent``."""
@@ -186,23 +168,31 @@ class Flight:
         """Tell whether the leader's loop was closed under it, so that it can never finish."""
         return self.loop is not None and self.loop.is_closed()
 
-    def join_locked(self, waiter: Waiter, joiner: "Flight | None") -> None:
+    def join_locked(self, waiter: Waiter, joiner: "Flight | None", *, name: str) -> None:
         """Let ``waiter`` wait; ``joiner`` is the flight its context leads.
+
+        Args:
+            waiter: who waits.
+            joiner: the innermost flight that the caller leads; ``None`` outside every loader.
+            name: what is loaded, for the error: the function, never the key.
 
         Raises:
             CacheRecursionError: the flight waits for its own caller.
         """
         if joiner is not None:
             if self._waits_for_any(set(_line(joiner))):
-                raise CacheRecursionError(f"{self.name} asked for the key that it is loading")
+                raise CacheRecursionError(f"{name} asked for the key that it is loading")
             for flight in _line(joiner):
-                flight.waits_for.append(self)
-        self.waiters.append(waiter)
+                flight.waits_for = [*flight.waits_for, self]
+        if self.waiters:
+            self.waiters.append(waiter)
+        else:
+            self.waiters = [waiter]
 
     def leave_locked(self, waiter: Waiter, joiner: "Flight | None") -> None:
         """Take note that ``waiter`` waits no longer."""
         for flight in _line(joiner):
-            flight.waits_for.remove(self)
+            flight.waits_for = [other for other in flight.waits_for if other is not self]
         if waiter in self.waiters:
             self.waiters.remove(waiter)
             if self.task is not None and not self.waiters:
@@ -230,22 +220,35 @@ class Flight:
             flight = ahead.pop()
             if flight in leaders:
                 return True
-            if flight not in seen:
+            if flight not in seen and not flight.landed:
                 seen.add(flight)
                 ahead += flight.waits_for
         return False
 
 
 def _line(flight: Flight | None) -> list[Flight]:
-    """Return ``flight`` and those that led to it."""
+    """Return ``flight`` and those that led to it and have not landed."""
     line: list[Flight] = []
     while flight is not None:
-        line.append(flight)
+        if not flight.landed:
+            line.append(flight)
         flight = flight.parent
     return line
 
 
 LEADING: Final[ContextVar[Flight | None]] = ContextVar("isp_perf_leading", default=None)
+"""The flight that this context led last; ask ``leading``, since it may have landed."""
+
+
+def leading() -> Flight | None:
+    """Return the innermost flight that this context leads.
+
+    A landed flight stays in the variable until the context leads the next one: setting it back would cost every miss.
+    """
+    flight = LEADING.get()
+    while flight is not None and flight.landed:
+        flight = flight.parent
+    return flight
 
 
 def own_copy(failure: Failure) -> Failure:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from isp_perf._core.ranges import seconds
-from isp_perf._runtime.flights import LEADING, Flight
+from isp_perf._runtime.flights import Flight, leading
 from isp_perf.cache._local import StagedEntry
 from isp_perf.errors import ConfigurationError
 
@@ -104,7 +104,7 @@ def entry() -> FillingEntry:
     Raises:
         ConfigurationError: called outside a loader.
     """
-    flight = LEADING.get()
+    flight = leading()
     if flight is None:
         raise ConfigurationError("entry()", None, "this is for loaders only", "call it in a cached function's body")
     if flight.filling is None:

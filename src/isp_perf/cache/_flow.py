@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from isp_perf._core.departures import ABSENT
 from isp_perf._core.eviction import Entry
 from isp_perf._runtime.drive import Failure, without_frame
-from isp_perf._runtime.flights import LEADING, TAKE_OVER, TIMED_OUT, Flight, TaskWaiter, ThreadWaiter, Waiter, own_copy
+from isp_perf._runtime.flights import LEADING, TAKE_OVER, TIMED_OUT, Flight, TaskWaiter, ThreadWaiter, Waiter, leading, own_copy
 from isp_perf.cache._ages import MISSING, age_of, life_of, opened, stale_value_locked, store_error_locked
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine
@@ -45,7 +45,7 @@ def fetch(engine: Engine, call: Call, *, tasks: bool, reload: bool = False) -> F
         outcome = yield from wait(engine, call, flight=flight, waiter=waiter)
         if outcome is not TAKE_OVER:
             return outcome
-        flight.lead_by(LEADING.get(), tasks=tasks)
+        flight.lead_by(leading(), tasks=tasks)
     return (yield from _lead(engine, call, flight, reload=reload))
 
 
@@ -83,7 +83,7 @@ def _start_locked(engine: Engine, call: Call, *, tasks: bool, reload: bool) -> F
 def _join_locked(engine: Engine, call: Call, flight: Flight, *, tasks: bool) -> Waiter:
     """Wait for the load in progress."""
     waiter = TaskWaiter() if tasks else ThreadWaiter()
-    flight.join_locked(waiter, LEADING.get())
+    flight.join_locked(waiter, leading(), name=call.source.label)
     for counters in (engine.local.counters, call.source.counters):
         counters.misses += 1
         counters.joined += 1
@@ -93,8 +93,8 @@ def _join_locked(engine: Engine, call: Call, flight: Flight, *, tasks: bool) -> 
 
 def _take_off_locked(call: Call, old: Flight | None, *, tasks: bool) -> Flight:
     """Attach a new flight; who waited for one whose leader is gone for good waits for this one."""
-    flight = Flight(call.source.label)
-    flight.lead_by(LEADING.get(), tasks=tasks)
+    flight = Flight()
+    flight.lead_by(leading(), tasks=tasks)
     if call.source.policy.tags:
         flight.tags = frozenset(call.tags())
     if call.source.policy.staged:
@@ -108,13 +108,14 @@ def _take_off_locked(call: Call, old: Flight | None, *, tasks: bool) -> Flight:
 
 def _land_locked(call: Call, flight: Flight) -> None:
     """Detach the flight at its end."""
+    flight.landed = True
     if call.store.flights.get(call.slot) is flight:
         del call.store.flights[call.slot]
 
 
 def _wait(engine: Engine, call: Call, *, flight: Flight, waiter: Waiter, limit: float | None = None) -> Flow:
     """Wait for the flight's outcome; a waiter that leaves although it was just made leader passes that on."""
-    joiner = LEADING.get()
+    joiner = leading()
     try:
         outcome = yield waiter.wait if limit is None else partial(waiter.wait_for, limit)
     except BaseException:
@@ -141,20 +142,20 @@ def _wait_timed(engine: Engine, call: Call, *, flight: Flight, waiter: Waiter) -
             value = stale_value_locked(engine, call, flight, failed=False)
             if value is not MISSING:
                 flight.task = None  # nobody may be left to wait, and the load goes on all the same
-                flight.leave_locked(waiter, LEADING.get())
+                flight.leave_locked(waiter, leading())
                 return value
         hard = None if hard is None else hard - soft
     outcome = yield from _wait(engine, call, flight=flight, waiter=waiter, limit=hard)
     if outcome is TIMED_OUT:
         with engine.local.lock:
-            flight.leave_locked(waiter, LEADING.get())
+            flight.leave_locked(waiter, leading())
         return Failure(TimeoutError(f"{call.source.label} took longer than its hard_timeout"))
     return outcome
 
 
 def _lead(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
     """Find the value for everyone who waits."""
-    outer = LEADING.get()
+    outer = leading()
     LEADING.set(flight)
     try:
         value = yield from _obtain(engine, call, flight, reload=reload)

@@ -85,7 +85,7 @@ class Keys:
     def __init__(self, engine: Engine, sites: "WeakSet[Site]") -> None:
         self._engine = engine
         self._counters = Counters()
-        self.store = Store(KeySource(CachePolicy(), self._counters, None), "")
+        self.store = Store(KeySource(CachePolicy(), self._counters, None), "", by_key=True)
         self.removal = Removal(engine, sites, self.store)
 
     def call(self, key: str, policy: CachePolicy, loader: Callable[[], Any] | None) -> Call:
@@ -141,7 +141,7 @@ class Keys:
         """Store ``value`` as the result of ``call``."""
         ttl = lifetime(call.source.policy, value)
         local, key = self._engine.local, call.key()
-        written = Flight(call.source.label)
+        written = Flight()
         written.lead_by(None, tasks=tasks)
         written.tags = frozenset(call.tags())
         versions = yield from self._versions(call, tasks=tasks)

@@ -72,16 +72,19 @@ class Store:
         token: what tells the keys of this instance from those of others.
         salt: what tells the marks of this store (hash of a slot, xor salt) from those of others.
         level: the local level that has heard of this store.
+        by_key: whether its slots are one-element tuples of keys of the user's own.
     """
 
-    __slots__ = ("__weakref__", "aside", "cold", "flights", "hot", "level", "owner", "salt", "shelf", "token")
+    __slots__ = ("__weakref__", "aside", "by_key", "cold", "flights", "hot", "level", "owner", "salt", "shelf", "token")
 
+    by_key: bool
     owner: Keyed
     salt: int
     token: str
 
-    def __init__(self, owner: Keyed, token: str) -> None:
+    def __init__(self, owner: Keyed, token: str, *, by_key: bool = False) -> None:
         self.owner = owner
+        self.by_key = by_key
         self.token = token
         self.salt = next(_numbers) * _GOLDEN & _SALT_BITS
         self.hot: dict[Any, Entry] = {}
