@@ -1,6 +1,7 @@
 """The manager's operations for threads."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, Unpack
 
 from isp_perf._runtime.drive import drive
@@ -16,6 +17,10 @@ __all__ = ["SyncCacheManager"]
 class _Manager(Protocol):
     @property
     def policy(self) -> CachePolicy: ...
+
+    def bypass(self) -> AbstractContextManager[None]: ...
+
+    def request_scope(self) -> AbstractContextManager[None]: ...
 
     def stats(self) -> CacheStats: ...
 
@@ -91,6 +96,14 @@ class SyncCacheManager:
     def clear(self) -> Receipt:
         """Remove every key of this namespace and schema."""
         return self.invalidate_pattern("*")
+
+    def bypass(self) -> AbstractContextManager[None]:
+        """Return a context in which loaders are called every time; see ``CacheManager.bypass``."""
+        return self._manager.bypass()
+
+    def request_scope(self) -> AbstractContextManager[None]:
+        """Return a context in which each key is read at most once; see ``CacheManager.request_scope``."""
+        return self._manager.request_scope()
 
     def stats(self) -> CacheStats:
         """Return the manager's statistics."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakSet
 
 from isp_perf._runtime.background import Background
 from isp_perf.cache._codec import MsgpackCodec
@@ -72,10 +73,20 @@ class Call(NamedTuple):
         return self.source.key_of(self.slot, self.store.token)
 
 
+class Switched(Protocol):
+    """A decorated function whose wrapper has two codes."""
+
+    def switch_locked(self, *, asking: bool) -> None:
+        """Let the wrapper ask for the mode of its context, or not."""
+        ...
+
+
 class Engine:
     """The levels behind a manager.
 
     Attributes:
+        contexts: how many contexts of the process are open that use this manager in a way of their own.
+        sites: the decorated functions.
         local: the local level.
         second: the remote level; ``None`` without one.
         prefix: the namespace.
@@ -83,9 +94,10 @@ class Engine:
         wall: seconds that all processes share, for the moment of expiry in frames.
     """
 
-    __slots__ = ("background", "local", "prefix", "second", "wall")
+    __slots__ = ("background", "contexts", "local", "prefix", "second", "sites", "wall")
 
     background: Background
+    contexts: int
     local: LocalLevel
     prefix: str
 
@@ -95,6 +107,33 @@ class Engine:
         self.second: SecondLevel | None = None
         self.wall: Clock = local.clock
         self.prefix = ""
+        self.contexts = 0
+        self.sites: WeakSet[Switched] = WeakSet()
+
+    def admit(self, site: Switched) -> None:
+        """Take note of a decorated function."""
+        with self.local.lock:
+            self.sites.add(site)
+            if self.contexts:
+                site.switch_locked(asking=True)
+
+    def open_context(self) -> None:
+        """Let the wrappers ask for the mode of their context."""
+        with self.local.lock:
+            self.contexts += 1
+            if self.contexts == 1:
+                self._switch_locked()
+
+    def close_context(self) -> None:
+        """Let them ask no longer, if this was the last open context."""
+        with self.local.lock:
+            self.contexts -= 1
+            if not self.contexts:
+                self._switch_locked()
+
+    def _switch_locked(self) -> None:
+        for site in self.sites:
+            site.switch_locked(asking=self.contexts > 0)
 
     def digest_key(self) -> bytes:
         """Return the key of the digests in cache keys: the same in every process of the namespace."""

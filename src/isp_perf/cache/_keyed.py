@@ -12,9 +12,10 @@ from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._exchange import Flow, decoded, keep_remote
-from isp_perf.cache._flow import fetch, insert_locked, lifetime, local_ttl
+from isp_perf.cache._flow import insert_locked, lifetime, local_ttl
 from isp_perf.cache._local import Store
 from isp_perf.cache._removal import Removal
+from isp_perf.cache._scope import bypassing, fetch
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import Counters
 from isp_perf.cache._tags import Versions, made_versions, read_tagged, tags_of
@@ -101,6 +102,8 @@ class Keys:
 
     def read(self, keys: Iterable[str], policy: CachePolicy, *, tasks: bool) -> Flow:
         """Return the values of those ``keys`` that either level has."""
+        if bypassing(self._engine):
+            return {}
         found: dict[str, Any] = {}
         missing: list[str] = []
         local = self._engine.local
@@ -163,6 +166,8 @@ class Keys:
 
     def peek(self, call: Call, default: Any, *, tasks: bool) -> Flow:
         """Return the cached value of ``call`` without loading, or ``default``; counts as nothing."""
+        if bypassing(self._engine):
+            return default
         local = self._engine.local
         with local.lock:
             entry = local.find_locked(call.store, call.slot)

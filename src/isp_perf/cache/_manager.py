@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from time import monotonic, time
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast
@@ -19,6 +20,7 @@ from isp_perf.cache._local import LocalLevel
 from isp_perf.cache._options import ROOM, ManagerOptions, check_options
 from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._remote import SecondLevel
+from isp_perf.cache._scope import ModeContext
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import CacheStats, snapshot
 from isp_perf.cache._warm import warm, warm_plan
@@ -116,8 +118,10 @@ class CacheManager:
         def decorator(function: Callable[..., Any], /) -> Any:
             site = Site(self._engine, function, template=key, policy=chosen)
             self._refuse_rival(site)
+            wrapper = site.wrapper()
             self._sites.add(site)
-            return decorate(site.wrapper(), site, self._keys, receipt=self._receipt)
+            self._engine.admit(site)
+            return decorate(wrapper, site, self._keys, receipt=self._receipt)
 
         return cast("CacheDecorator", decorator)
 
@@ -206,6 +210,23 @@ class CacheManager:
         whole("concurrency", concurrency)
         plans = {name: warm_plan(name, source, self.policy) for name, source in sources.items()}
         return await warm(self._keys, plans, concurrency=concurrency, progress=progress)
+
+    def bypass(self) -> AbstractContextManager[None]:
+        """Return a context in which cached functions and ``get_or_set`` call their loader, every time.
+
+        Nothing is read, nothing is stored and no load is shared; ``get`` and ``peek`` find nothing. What is written on
+        purpose (``set``, ``put``, ``refresh``, invalidations) is written as ever. For the code inside and the tasks it
+        starts only; may be nested, also with ``request_scope``: the innermost counts.
+        """
+        return ModeContext(self._engine, scoped=False)
+
+    def request_scope(self) -> AbstractContextManager[None]:
+        """Return a context in which each key is read at most once, so that one request sees one state.
+
+        What was read is returned again whatever happens meanwhile, unless the code inside invalidates or writes it.
+        Loaders read anew, since what they return is for everybody. For the code inside and the tasks it starts only.
+        """
+        return ModeContext(self._engine, scoped=True)
 
     def stats(self) -> CacheStats:
         """Return a snapshot of the statistics; every count is exact."""

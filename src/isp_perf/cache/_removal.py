@@ -8,6 +8,7 @@ from isp_perf._runtime.flights import Flight
 from isp_perf.cache._engine import Engine
 from isp_perf.cache._exchange import Flow
 from isp_perf.cache._local import Store
+from isp_perf.cache._scope import forget_keys, forget_tags
 from isp_perf.cache._site import Site
 from isp_perf.cache._tags import version_key
 
@@ -21,8 +22,13 @@ class Removal:
         engine: the levels.
         sites: the decorated functions.
         store: what the user stored by key.
+
+    Attributes:
+        epoch: changes with each removal: who reads without a flight compares it before and after.
+        writes: writes in progress, by the key they write.
     """
 
+    epoch: int
     writes: dict[Flight, str]
 
     def __init__(self, engine: Engine, sites: "WeakSet[Site]", store: Store) -> None:
@@ -30,6 +36,7 @@ class Removal:
         self._sites = sites
         self._store = store
         self.writes = {}
+        self.epoch = 0
 
     def invalidate(self, keys: Iterable[str], *, tasks: bool) -> Flow:
         """Remove ``keys`` everywhere and return whether the remote level knows."""
@@ -83,6 +90,8 @@ class Removal:
         return (yield from self._engine.second.delete(ops, [version_key(tag) for tag in gone]))
 
     def _detach_tagged_locked(self, gone: frozenset[str]) -> None:
+        self.epoch += 1
+        forget_tags(self._engine, gone)
         for store in (self._store, *(store for site in self._sites for store in site.stores())):
             for slot, flight in list(store.flights.items()):
                 if flight.tags & gone:
@@ -93,6 +102,8 @@ class Removal:
 
     def detach_locked(self, gone: Callable[[str], bool]) -> None:
         """Detach every load and write in progress whose key is ``gone``: it may finish, and is not kept."""
+        self.epoch += 1
+        forget_keys(self._engine, gone)
         for store in (self._store, *(store for site in self._sites for store in site.stores())):
             for slot, flight in list(store.flights.items()):
                 if gone(store.owner.key_of(slot, store.token)):

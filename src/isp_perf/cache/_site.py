@@ -6,7 +6,7 @@ from contextvars import copy_context
 from functools import partial
 from itertools import count
 from time import monotonic
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, Final
 from weakref import ref
 
@@ -16,10 +16,11 @@ from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf._runtime.specialize import parameters, specialize
 from isp_perf.cache._codec import MsgpackCodec, codec_for
 from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._copies import own
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._flow import fetch
 from isp_perf.cache._keyplan import KeyPlan, annotated_types
 from isp_perf.cache._local import FINE_TTL, Store
+from isp_perf.cache._scope import MODE, fetch
 from isp_perf.cache._stats import CacheStats, Counters, snapshot
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Clock, Codec
@@ -39,7 +40,8 @@ except $rare[0]:
     pass
 else:
 {hit}"""
-_HIT = "$found.hits += 1\nreturn $found.value\n"
+_HIT = "$found.hits += 1\nreturn {value}\n"
+_ASKING = "if $rare[3]() is None:\n"
 _MISS = """
 $found = {wait}$rare[1]($values)
 if $found.__class__ is $rare[2]:
@@ -47,7 +49,7 @@ if $found.__class__ is $rare[2]:
         raise $found.error
     finally:
         del $found
-return $found
+return {value}
 """
 
 
@@ -98,6 +100,8 @@ class Site:
         self._plain = _POSITIONAL.issuperset(self._kinds)
         self.hit_clock = _hit_clock(engine.local.clock, policy)
         self.store = Store(self, "")
+        self._wrapper: Callable[[], FunctionType | None] = _nothing
+        self._codes: tuple[CodeType, CodeType] | None = None
         self._shelves: dict[int, dict[Any, Any]] = {}
         self._instances: dict[int, tuple[ref[Any], Store]] = {}
 
@@ -115,29 +119,47 @@ class Site:
 
     def wrapper(self) -> FunctionType:
         """Return the function that stands in front of the decorated one."""
+        function = self._specialized(asking=False)
+        self._wrapper = ref(function)
+        return function
+
+    def switch_locked(self, *, asking: bool) -> None:
+        """Let the wrapper ask for the mode of its context, or not."""
+        function = self._wrapper()
+        if function is None or not self.plan.native:
+            return
+        if self._codes is None:
+            self._codes = (function.__code__, self._specialized(asking=True).__code__)
+        function.__code__ = self._codes[asking]
+
+    def _specialized(self, *, asking: bool) -> FunctionType:
+        given = "$own({0})" if self.policy.isolate == "copy" else "{0}"
         body = ""
         if self.plan.native:
             place = "$shelves[$id($param_0)]" if self.local_only else "$hot"
             slot = self.plan.expression()
-            body = _LOOKUP.format(place=place, slot=slot, hit=_indented(self._question(slot)))
-        wait = "await " if self.asynchronous else ""
+            hit = self._question(slot, _HIT.format(value=given.format("$found.value")))
+            body = _LOOKUP.format(place=place, slot=slot, hit=_indented(hit))
+            body = _ASKING + _indented(body) if asking else body
+        body += _MISS.format(wait="await " if self.asynchronous else "", value=given.format("$found"))
         names = {
             "clock": self.hit_clock,
             "guard": self.plan.guard,
             "hot": self.store.hot,
             "id": id,
-            "rare": (Exception, self.amiss if self.asynchronous else self.miss, Failure),
+            "own": own,
+            "rare": (Exception, self.amiss if self.asynchronous else self.miss, Failure, MODE.get),
             "shelves": self._shelves,
         }
-        return specialize(self.function, body + _MISS.format(wait=wait), names, asynchronous=self.asynchronous)
+        return specialize(self.function, body, names, asynchronous=self.asynchronous)
 
-    def _question(self, slot: str) -> str:
+    def _question(self, slot: str, hit: str) -> str:
         asked: list[str] = []
         if self.hit_clock is not None:
             asked.append("$clock() < $found.due")
         if self.plan.guard is not None:
             asked.append(f"{slot}.__class__ is $guard")
-        return f"if {' and '.join(asked)}:\n" + _indented(_HIT) if asked else _HIT
+        return f"if {' and '.join(asked)}:\n" + _indented(hit) if asked else hit
 
     def call(self, values: tuple[Any, ...]) -> Call:
         """Return what a call with these bound values asks for."""
@@ -226,6 +248,10 @@ class Site:
             with self.engine.local.lock:
                 for entry in store.entries():
                     self.engine.local.remove_locked(entry)
+
+
+def _nothing() -> None:
+    """Stand for a wrapper that does not exist."""
 
 
 def _indented(text: str) -> str:

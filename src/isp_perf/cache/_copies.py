@@ -1,0 +1,74 @@
+"""Objects of one's own: what ``isolate="copy"`` hands out.
+
+Plain containers are copied here, which is several times faster than ``copy.deepcopy`` and gives the same for values
+that hold no object twice; anything else is ``deepcopy``'s. Immutable values are handed out as they are.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import fields
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from isp_perf.cache._config import CachePolicy
+
+__all__ = ["handed_out", "own"]
+
+_ATOMS: Final = frozenset(
+    {
+        type(None), bool, int, float, complex, str, bytes, Decimal, UUID, date, datetime, time, timedelta, timezone,
+        range, type(Ellipsis),
+    }
+)  # fmt: skip
+
+
+def own(value: Any) -> Any:
+    """Return a copy of ``value`` that shares nothing that can change with it."""
+    if value.__class__ in _ATOMS:
+        return value
+    try:
+        return _copied(value)
+    except RecursionError:  # it contains itself
+        return deepcopy(value)
+
+
+def handed_out(policy: CachePolicy, value: Any) -> Any:
+    """Return ``value`` as a caller under ``policy`` gets it."""
+    return own(value) if policy.isolate == "copy" else value
+
+
+def _copied(value: Any) -> Any:
+    copier = _COPIERS.get(value.__class__)
+    if copier is not None:
+        return copier(value)
+    return value if _is_flat(value) else deepcopy(value)
+
+
+def _is_flat(value: Any) -> bool:
+    """Return whether ``value`` is a frozen dataclass without anything that can change in it."""
+    kind: Any = value.__class__
+    declared = getattr(kind, "__dataclass_params__", None)
+    if declared is None or not declared.frozen:
+        return False
+    return all(getattr(value, each.name).__class__ in _ATOMS for each in fields(kind))
+
+
+def _list(value: list[Any]) -> list[Any]:
+    return [each if each.__class__ in _ATOMS else _copied(each) for each in value]
+
+
+def _dict(value: dict[Any, Any]) -> dict[Any, Any]:
+    return {key: each if each.__class__ in _ATOMS else _copied(each) for key, each in value.items()}
+
+
+def _tuple(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(_list(list(value)))
+
+
+def _set(value: set[Any]) -> set[Any]:
+    return {each if each.__class__ in _ATOMS else _copied(each) for each in value}
+
+
+_COPIERS: Final[dict[type, Callable[[Any], Any]]] = {list: _list, dict: _dict, tuple: _tuple, set: _set}
