@@ -54,11 +54,12 @@ class CostModel:
         shipped: bytes per microsecond by (coding, level).
     """
 
-    __slots__ = ("_rates", "_shipped")
+    __slots__ = ("_here", "_rates", "_shipped")
 
     def __init__(self, shipped: Mapping[Recipe, float]) -> None:
         self._shipped = dict(shipped)
         self._rates = dict(shipped)
+        self._here = {recipe: Choice(*recipe, inline=True) for recipe in shipped}
 
     def predict(self, coding: str, level: int, size: int) -> float:
         """Return the predicted time for ``size`` bytes, in microseconds."""
@@ -85,9 +86,9 @@ class CostModel:
         order = self._ordered(candidates, size, step) if step >= _ZSTD_FIRST else candidates
         rates = self._rates
         for coding in order:
-            level = level_for(coding, size, step)
-            if size <= budget_us * rates.get((coding, level), _DEFAULT_RATE):
-                return Choice(coding, level, inline=True)
+            recipe = (coding, level_for(coding, size, step))
+            if size <= budget_us * rates.get(recipe, _DEFAULT_RATE):
+                return self._here.get(recipe) or Choice(*recipe, inline=True)
         return Choice(order[0], level_for(order[0], size, step), inline=False)
 
     def _ordered(self, candidates: Sequence[str], size: int, step: int) -> list[str]:

@@ -33,7 +33,6 @@ __all__ = ["STREAM_LEVELS", "Engine", "Request"]
 STREAM_LEVELS: Final = {"br": 5, "zstd": 3, "gzip": 6, "deflate": 6}
 _PLAIN_VARY: Final = Vary((b"Accept-Encoding",))
 _DICTIONARY_VARY: Final = Vary((b"Accept-Encoding", b"Available-Dictionary"))
-_MAX_KEPT_HEADER = 256
 _ZEROCOPY: Final = "http.response.zerocopysend"
 _ACCEPT: Final = b"accept-encoding"
 _CONDITIONS = (b"if-none-match", b"if-match")
@@ -108,7 +107,7 @@ class Engine:
         self.stats = CompressionStats() if stats is None else stats
         self.skipped = self.stats.skipped
         self.offload = offload
-        self.kinds = Memo(MediaTypes(types).classify, 512)
+        self.kinds = Memo(_classifier(types), 512)
         self._requests = Memo(self._request, 256)
         self._codecs, self._cost = _models(self.encodings)
         self._budget_us = budget.inline_ms * 1000
@@ -132,14 +131,10 @@ class Engine:
         read, accept, rare = self._read, None, self.shelf is not None
         for name, value in headers:
             if name in read:
-                if accept is None and name == _ACCEPT and len(value) <= _MAX_KEPT_HEADER:
-                    accept = value
-                else:
-                    rare = True
+                rare = rare or accept is not None or name != _ACCEPT
+                accept = value
         request = self._considered(scope) if rare else self._requests[accept]
-        if request.reason is None and scope.get("extensions"):
-            request = _without_zerocopy(request, scope)
-        return request
+        return _without_zerocopy(request, scope) if scope.get("extensions") else request
 
     def _listed(self, scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> Request:
         """Read headers that are some other iterable, which the application must be able to read after us."""
@@ -152,18 +147,19 @@ class Engine:
         """Apply the rarer request fields: no-transform, conditions with our marks, credentials from another site."""
         found = _picked(scope["headers"], self._read)
         request = self._request(found.get(_ACCEPT))
-        plan = request.plan
-        if has_token(found.get(b"cache-control", b""), b"no-transform"):
-            request.reason = "no_transform"
-        elif self._shy and _cross_site(found):
-            request.reason = "cross_site"
+        request.reason = self._forbidden(found) or request.reason
         if b"if-none-match" in found or b"if-match" in found:
             self._unmark(request, scope, found)
         if self.shelf is not None:
-            request.use = self.shelf.use(scope, found, wanted=plan.dictionary)
+            request.use = self.shelf.use(scope, found, wanted=request.plan.dictionary)
             request.vary = _PLAIN_VARY if request.use is None else _DICTIONARY_VARY
             request.answer = self.shelf.answer(scope["path"]) or request.answer
         return request
+
+    def _forbidden(self, found: dict[bytes, bytes]) -> str | None:
+        if has_token(found.get(b"cache-control", b""), b"no-transform"):
+            return "no_transform"
+        return "cross_site" if self._shy and _cross_site(found) else None
 
     async def refuse(self, _: str, send: Send) -> None:
         """Answer 406 in place of the application: the client refused identity and all that is offered."""
@@ -255,6 +251,11 @@ class Engine:
         return self._cost.predict(coding, STREAM_LEVELS[coding], size) <= self._budget_us
 
 
+def _classifier(types: Iterable[str]) -> Callable[[bytes | None], int]:
+    classify = MediaTypes(types).classify
+    return lambda content_type: classify(content_type or b"")
+
+
 def _steps(budget: Budget) -> LoadSteps:
     if budget.preset == "fast":
         return LoadSteps(FASTEST)
@@ -296,7 +297,7 @@ def _cross_site(found: dict[bytes, bytes]) -> bool:
 def _without_zerocopy(request: Request, scope: Scope) -> Request:
     """Return the request with a scope that does not invite the application to send files past the codec."""
     extensions = scope["extensions"]
-    if _ZEROCOPY not in extensions:
+    if request.reason is not None or _ZEROCOPY not in extensions:
         return request
     own = copy(request)
     kept = {name: value for name, value in extensions.items() if name != _ZEROCOPY}

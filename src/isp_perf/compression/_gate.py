@@ -28,10 +28,10 @@ class Gate:
     """Sends one response on: as it is, or through a ``Responder``.
 
     Attributes:
-        onward: what takes the messages: the server's ``send``, a ``Responder``, or ``None`` before the first message.
+        onward: what takes the messages: the server's ``send``, a responder's, or ``None`` before the first message.
     """
 
-    __slots__ = ("_request", "_scope", "_send", "onward")
+    __slots__ = ("_request", "_responder", "_scope", "_send", "onward")
 
     def __init__(self, request: Request, scope: Scope, send: Send) -> None:
         self._request = request
@@ -41,24 +41,29 @@ class Gate:
 
     def send(self, message: Message) -> Awaitable[None]:
         """Take one message of the application; the first one decides where all of them go."""
-        onward = self.onward
-        if onward is None:
-            head = self._uncoded(message)
-            if head is None:
-                onward = self.onward = Responder(self._request, self._scope, self._send)
-            else:
-                onward = self.onward = self._send
-                message = head
-        return onward(message)
-
-    def _uncoded(self, message: Message) -> Message | None:
-        """Return the head as it leaves if it alone tells that nothing is coded; ``None``: a closer look is needed."""
+        if self.onward is not None:
+            return self.onward(message)
         headers: Headers | None = message.get("headers")
-        if message["type"] != _START or type(headers) is not list or message["status"] not in _ORDINARY:
-            return None
+        if message["type"] != _START or type(headers) is not list:
+            return self._responded().send(message)
         found = collect(headers)
+        head = self._uncoded(message, headers, found)
+        if head is None:
+            return self._responded().begin(message, headers, found)
+        self.onward = self._send
+        return self._send(head)
+
+    def _responded(self) -> Responder:
+        self._responder = responder = Responder(self._request, self._scope, self._send)
+        self.onward = responder.send
+        return responder
+
+    def _uncoded(self, message: Message, headers: Headers, found: dict[bytes, bytes]) -> Message | None:
+        """Return the head as it leaves if it alone tells that nothing is coded; ``None``: a closer look is needed."""
+        if message["status"] not in _ORDINARY:
+            return None
         engine = self._request.engine
-        if engine.kinds[found.get(b"content-type", b"")] != OPAQUE:
+        if engine.kinds[found.get(b"content-type")] != OPAQUE:
             return self._varied(message, headers, found) if _SPECIAL.isdisjoint(found) else None
         if b"content-range" in found:
             return None
@@ -84,14 +89,14 @@ class Gate:
 
     async def finish(self) -> None:
         """Do what is left when the application has returned."""
-        if isinstance(self.onward, Responder):
-            await self.onward.finish()
-        elif self.onward is None:
+        if self.onward is None:
             self.abort()
+        elif self.onward is not self._send:
+            await self._responder.finish()
 
     def abort(self) -> None:
         """Count a response that ended before its end, and drop what it held."""
-        if isinstance(self.onward, Responder):
-            self.onward.abort()
-        elif self.onward is None:
+        if self.onward is None:
             self._request.engine.skipped["aborted"] += 1
+        elif self.onward is not self._send:
+            self._responder.abort()

@@ -29,6 +29,12 @@ def _check_tags(etag: str, budget: Budget, cache: VariantCache | None) -> None:
         raise ConfigurationError("etag", etag, rule, fix)
 
 
+def _check_breach(breach: Breach | None, dictionaries: Dictionaries | None) -> None:
+    if breach is not None and dictionaries is not None:
+        rule = "a dictionary makes lengths tell more, padding is there to make them tell less"
+        raise ConfigurationError("dictionaries", "given with breach", rule, "choose one of the two")
+
+
 def make_engine(
     *,
     minimum_size: int = 1024,
@@ -57,9 +63,7 @@ def make_engine(
     if not_acceptable not in ("406", "identity"):
         raise ConfigurationError("not_acceptable", not_acceptable, "'406' or 'identity'", "keep '406'")
     _check_tags(etag, budget, cache)
-    if breach is not None and dictionaries is not None:
-        rule = "a dictionary makes lengths tell more, padding is there to make them tell less"
-        raise ConfigurationError("dictionaries", "given with breach", rule, "choose one of the two")
+    _check_breach(breach, dictionaries)
     return Engine(
         minimum_size=minimum_size,
         encodings=checked_codings("encodings", encodings),

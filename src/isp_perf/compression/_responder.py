@@ -1,4 +1,4 @@
-"""One response on its way out: a small state machine whose ``__call__`` is the application's ``send``.
+"""One response on its way out: a small state machine whose ``send`` is the application's.
 
 ::
 
@@ -49,7 +49,7 @@ _BODILESS_STATUS: Final = frozenset((_NO_CONTENT, _RESET_CONTENT, _NOT_MODIFIED)
 
 
 class Responder:
-    """The ``send`` that an application gets for one request."""
+    """The rules of one response; its ``send`` is what the application gets."""
 
     __slots__ = (
         "_declared",
@@ -76,13 +76,13 @@ class Responder:
     async def serve(self, app: ASGIApp, receive: Receive) -> None:
         """Run the application for the request, and clear up after it however it ends; its errors pass through."""
         try:
-            await app(self._scope, receive, self)
+            await app(self._scope, receive, self.send)
         except BaseException:
             self.abort()
             raise
         await self.finish()
 
-    def __call__(self, message: Message) -> Awaitable[None]:
+    def send(self, message: Message) -> Awaitable[None]:
         """Take one message of the application; what is awaited ends when the server has taken what follows from it."""
         if self._state == _PASSING:
             return self._send(message)
@@ -90,17 +90,17 @@ class Responder:
         if kind == _BODY:
             return self._first(message) if self._state == _HELD else self._body(message)
         if kind == _START and self._state == _WAITING:
-            return self._begin(message)
+            headers: Headers = message.get("headers", [])
+            if type(headers) is not list:  # any iterable will do, and may be read once only
+                headers = list(headers)
+                message = {**message, "headers": headers}
+            return self.begin(message, headers, collect(headers))
         return self._other(message)
 
     # The head ---------------------------------------------------------------------------------------------------------
 
-    def _begin(self, message: Message) -> Awaitable[None]:
-        headers: Headers = message.get("headers", [])
-        if type(headers) is not list:  # any iterable will do, and may be read once only
-            headers = list(headers)
-            message = {**message, "headers": headers}
-        found = collect(headers)
+    def begin(self, message: Message, headers: Headers, found: dict[bytes, bytes]) -> Awaitable[None]:
+        """Take the head: a start message, its headers, and those of them that decide (``collect``)."""
         status = message["status"]
         if status == _NOT_MODIFIED:
             return self._not_modified(message, headers, found)
@@ -129,7 +129,7 @@ class Responder:
             return "status"
         if status == _PARTIAL or b"content-range" in found:
             return "range"
-        self._kind = self._engine.kinds[found.get(b"content-type", b"")]
+        self._kind = self._engine.kinds[found.get(b"content-type")]
         if self._kind == OPAQUE:
             return "type"
         if b"content-encoding" in found or b"cache-control" in found:
