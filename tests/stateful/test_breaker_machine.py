@@ -1,10 +1,14 @@
 """The breaker against an independent model: lists, brute force, none of our classes."""
 
+from functools import partial
+from typing import get_args
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
+from isp_perf._core.breaker_fleet import Target, View
 from isp_perf._core.breaker_states import TRANSITIONS
 from isp_perf.breaker import (
     Backoff,
@@ -16,7 +20,10 @@ from isp_perf.breaker import (
     ProbeLimitError,
     SlowCall,
 )
+from isp_perf.breaker._obeying import obey_locked, return_locked
 from isp_perf.testing import ManualClock
+
+TARGETS = get_args(Target)
 
 
 class Model:
@@ -265,15 +272,21 @@ def cause_it(breaker, clock, cause):
         "disabled": breaker.disable,
         "metrics_only": breaker.metrics_only,
         "reconfigured": lambda: breaker.reconfigure(breaker.config.replace(probes=2)),
+        "probe_returned": lambda: return_locked(breaker),
     }
+    by_hand |= {f"fleet_{target}": partial(obey_locked, breaker, target, View(1, left=5.0)) for target in TARGETS}
     by_hand.get(cause, lambda: None)()
+    breaker.announce()
 
 
 @pytest.mark.parametrize(("state", "cause"), sorted(TRANSITIONS))
 def test_every_transition_of_the_table_can_be_reached(state, cause):
     """Each row of the table happens when its cause does, and leads where the table says."""
     clock = ManualClock()
-    ramp = 10.0 if state == "half_open" and cause not in {"probes_passed", "probe_failed", "probe_hung"} else 0.0
+    ramps = (
+        cause not in {"probes_passed", "probe_failed", "probe_hung"} if state == "half_open" else cause == "fleet_ramp"
+    )
+    ramp = 10.0 if ramps else 0.0
     config = CircuitConfig(
         failure_threshold=2,
         break_duration=10,

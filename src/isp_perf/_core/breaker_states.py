@@ -33,6 +33,13 @@ Cause = Literal[
     "disabled",
     "metrics_only",
     "reconfigured",
+    "probe_returned",
+    "fleet_open",
+    "fleet_closed",
+    "fleet_ramp",
+    "fleet_isolated",
+    "fleet_disabled",
+    "fleet_metrics_only",
 ]
 
 CLOSED: Final = "closed"
@@ -58,6 +65,9 @@ _AUTOMATIC: dict[tuple[State, Cause], State] = {
     (HALF_OPEN, "too_many_failures"): OPEN,
     (HALF_OPEN, "too_many_slow_calls"): OPEN,
     (ISOLATED, "released"): CLOSED,
+    (HALF_OPEN, "probe_returned"): OPEN,
+    (OPEN, "fleet_ramp"): HALF_OPEN,
+    (HALF_OPEN, "fleet_ramp"): HALF_OPEN,
 }
 
 _BY_HAND: dict[Cause, State] = {
@@ -67,17 +77,26 @@ _BY_HAND: dict[Cause, State] = {
     "metrics_only": METRICS_ONLY,
 }
 
+_BY_FLEET: dict[Cause, State] = {
+    "fleet_open": OPEN,
+    "fleet_closed": CLOSED,
+    "fleet_isolated": ISOLATED,
+    "fleet_disabled": DISABLED,
+    "fleet_metrics_only": METRICS_ONLY,
+}
+
 TRANSITIONS: Final[dict[tuple[State, Cause], State]] = {
     **_AUTOMATIC,
     **{
         (state, cause): target
         for state in STATES
-        for cause, target in _BY_HAND.items()
-        if (state, cause) != (ISOLATED, "isolated")  # a second isolation joins the first
+        for cause, target in (_BY_HAND | _BY_FLEET).items()
+        if target != ISOLATED or state != ISOLATED  # a second isolation joins the first
     },
     **{(state, "reconfigured"): state for state in STATES},
 }
-"""``(state, cause) -> state``. By hand everything is reachable from everywhere; the rest happens by itself."""
+"""``(state, cause) -> state``. By hand, and by what other workers decided, everything is reachable from everywhere; the
+rest happens by itself."""
 
 
 def next_state(state: State, cause: Cause) -> State:
@@ -94,5 +113,5 @@ def mermaid() -> str:
     lines = ["stateDiagram-v2", "    [*] --> closed"]
     lines += [f"    {state} --> {target}: {cause}" for (state, cause), target in _AUTOMATIC.items()]
     lines += ["    state any <<choice>>"]
-    lines += [f"    any --> {target}: {cause}" for cause, target in _BY_HAND.items()]
+    lines += [f"    any --> {target}: {cause}" for cause, target in (_BY_HAND | _BY_FLEET).items()]
     return "\n".join(lines)

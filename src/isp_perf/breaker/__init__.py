@@ -16,6 +16,8 @@ from isp_perf.breaker._config import (
 )
 from isp_perf.breaker._decorator import circuit_breaker
 from isp_perf.breaker._fallback import Fallback, fallback
+from isp_perf.breaker._fleet import Fleet
+from isp_perf.breaker._fleet_wire import FleetStore
 from isp_perf.breaker._forms import BreakerBlock, Permit
 from isp_perf.breaker._hedge import Hedge, hedge
 from isp_perf.breaker._keyed import KeyedBreakers
@@ -47,6 +49,8 @@ __all__ = [
     "CountWindow",
     "Counts",
     "Fallback",
+    "Fleet",
+    "FleetStore",
     "Hedge",
     "Isolation",
     "KeyedBreakers",

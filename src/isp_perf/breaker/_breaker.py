@@ -54,6 +54,8 @@ class Isolation:
             if isinstance(era, IsolatedEra) and era.held.pop(self, 0) != 0 and not era.held:
                 breaker.close_locked("released")
         breaker.announce()
+        if breaker.fleet is not None:
+            breaker.fleet.tell_held()
 
     def __enter__(self) -> Self:
         return self
@@ -339,6 +341,7 @@ class CircuitBreaker(Machine):
             "reasons": [item.reason for item in era.held] if isinstance(era, IsolatedEra) else [],
             **self.past(),
             "would_have_opened": None if self.beside is None else self.beside.would_open,
+            "shared": self.fleet is not None,
         }
 
     # -- manual control ------------------------------------------------------------------------------------------
@@ -361,6 +364,8 @@ class CircuitBreaker(Machine):
                 self.swap_locked(era, "isolated")
             era.held[handle] = end
         self.announce()
+        if self.fleet is not None:
+            self.fleet.tell_held()
         return handle
 
     def disable(self) -> None:

@@ -114,8 +114,13 @@ class Owner(Protocol):
         """Open the circuit; ``wait`` replaces the configured break."""
         ...
 
-    def probe_locked(self) -> None:
-        """Go from open to half-open."""
+    @property
+    def fleet(self) -> Any:
+        """The breaker's link to those of other workers, or ``None``."""
+        ...
+
+    def probe_locked(self, *, leased: bool = False) -> None:
+        """Go from open to half-open; ``leased``: as the one worker of the fleet that may."""
         ...
 
     def close_locked(self, cause: Cause) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable
 from types import CoroutineType, TracebackType
 from typing import Any, Self, TypeVar
 
-from isp_perf.breaker._half_open import WAIT, turn
+from isp_perf.breaker._half_open import turn
 from isp_perf.breaker._machine import Machine
+from isp_perf.breaker._shared_open import WAIT
 from isp_perf.errors import CircuitOpenError, ConfigurationError
 
 __all__ = ["BreakerBlock", "Permit", "admit", "aenter", "enter", "follow"]

@@ -2,21 +2,19 @@
 
 import os
 import threading
-from asyncio import Future, get_running_loop, timeout
+from asyncio import timeout
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from isp_perf._core.breaker_probes import CLOSE, OPEN, UNDECIDED, Probes
 from isp_perf._core.breaker_states import Cause, State
 from isp_perf.breaker._eras import Owner
+from isp_perf.breaker._shared_open import WAIT, SharedOpenEra, waker
 from isp_perf.breaker._watched import Ticket, Timed
 from isp_perf.errors import ProbeLimitError
 
-__all__ = ["WAIT", "HalfOpenEra", "Probe", "turn"]
-
-WAIT: Final = False
-"""What a coroutine is told that has to wait for the decision: go to ``turn``."""
+__all__ = ["HalfOpenEra", "Probe", "turn"]
 
 _new_limit = ProbeLimitError.__new__
 _SHORTEST_WAIT = 0.001
@@ -51,16 +49,18 @@ class HalfOpenEra:
     Args:
         breaker: the owner.
         lease: seconds that a probe may take.
+        leased: whether the right to probe is lent by the fleet, which has to be told of every permit.
     """
 
-    __slots__ = ("breaker", "config", "lock", "pid", "probes", "returned", "waiters")
+    __slots__ = ("breaker", "config", "leased", "lock", "pid", "probes", "returned", "waiters")
 
     shut: ClassVar[bool] = True
     state: State = "half_open"
 
-    def __init__(self, breaker: Owner, lease: float) -> None:
+    def __init__(self, breaker: Owner, lease: float, *, leased: bool = False) -> None:
         config = breaker.config
         self.breaker = breaker
+        self.leased = leased
         self.config = config
         self.lock = breaker.lock
         self.pid = os.getpid()
@@ -104,7 +104,7 @@ class HalfOpenEra:
             left = (self.probes.next_expiry() or now) - now
         breaker.announce()
         if token:
-            return Probe(self, now, token=token)
+            return self._probe(token, now)
         if breaker.era is not self:
             return breaker.era
         if self.config.overflow == "wait":
@@ -113,6 +113,12 @@ class HalfOpenEra:
         if breaker.special and breaker.refuse():
             return None
         raise _new_limit(ProbeLimitError, breaker.name, left)
+
+    def _probe(self, token: int, now: float) -> Probe:
+        """Return the permit; the fleet hears of every one but the first, for which its right to probe was asked."""
+        if self.leased and token > 1:
+            self.breaker.fleet.renew()
+        return Probe(self, now, token=token)
 
     def _token_locked(self, now: float) -> int:
         """Return the token of a new permit, or 0; may end the era, if probes have hung."""
@@ -167,6 +173,32 @@ class HalfOpenEra:
         self.returned.append(token)
         self.breaker.forgo(error)
         self.wake()
+        if self.leased:
+            self.breaker.fleet.returned(self)
+
+    def idle_locked(self) -> bool:
+        """Tell whether this era goes on with no probe out: then the fleet's right to probe can be given back."""
+        if self.breaker.era is not self:
+            return False
+        self._tidy_locked()
+        return not self.probes.out
+
+    async def decision(self) -> None:
+        """Sleep until the era is decided, a permit came back, or the first lease is over."""
+        wake, woken = waker()
+        self.waiters.append(wake)
+        if self.breaker.era is not self or self.returned:
+            return
+        now = self.breaker.clock()
+        limit = max((self.probes.next_expiry() or now) - now, _SHORTEST_WAIT)
+        try:
+            async with timeout(limit):
+                await woken
+        except TimeoutError:
+            return
+        finally:
+            if wake in self.waiters:
+                self.waiters.remove(wake)
 
     def wake(self) -> None:
         """Let the waiters look again."""
@@ -188,33 +220,5 @@ async def turn(breaker: Owner) -> Any:
         found = era.aadmit()
         if found is not WAIT:
             return found
-        if isinstance(breaker.era, HalfOpenEra):
-            await _decision(breaker.era)
-
-
-async def _decision(era: HalfOpenEra) -> None:
-    """Sleep until the era is decided, a permit came back, or the first lease is over."""
-    loop = get_running_loop()
-    woken: Future[None] = loop.create_future()
-
-    def wake() -> None:
-        loop.call_soon_threadsafe(_finish, woken)
-
-    era.waiters.append(wake)
-    if era.breaker.era is not era or era.returned:
-        return
-    now = era.breaker.clock()
-    limit = max((era.probes.next_expiry() or now) - now, _SHORTEST_WAIT)
-    try:
-        async with timeout(limit):
-            await woken
-    except TimeoutError:
-        return
-    finally:
-        if wake in era.waiters:
-            era.waiters.remove(wake)
-
-
-def _finish(woken: "Future[None]") -> None:
-    if not woken.done():
-        woken.set_result(None)
+        if isinstance(breaker.era, HalfOpenEra | SharedOpenEra):
+            await breaker.era.decision()

@@ -41,6 +41,7 @@ class KeyedBreakers:
         self._max = whole("max_keys", max_keys)
         self._members: OrderedDict[object, CircuitBreaker] = OrderedDict()
         self._listeners: list[tuple[str, Callable[[CircuitEvent], object]]] = []
+        self._share: Callable[[CircuitBreaker], None] | None = None
         self._lock = Lock()
 
     def of(self, key: object) -> CircuitBreaker:
@@ -51,6 +52,8 @@ class KeyedBreakers:
                 member = self._members[key] = CircuitBreaker(self._label(key), self.config, clock=self._clock)
                 for event, function in self._listeners:
                     member.on(event, function)
+                if self._share is not None:
+                    self._share(member)
                 if len(self._members) > self._max:
                     self._drop_one_locked(key)
             else:
@@ -66,6 +69,13 @@ class KeyedBreakers:
             self._listeners.append((event, function))
             for member in self._members.values():
                 member.on(event, function)
+
+    def share(self, join: Callable[[CircuitBreaker], None]) -> None:
+        """Call ``join`` with every member, present and future; ``CircuitRegistry.share`` does."""
+        with self._lock:
+            self._share = join
+            for member in self._members.values():
+                join(member)
 
     def clear(self) -> None:
         """Forget every member."""

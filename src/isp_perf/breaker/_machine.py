@@ -18,6 +18,8 @@ from isp_perf.breaker._eras import CountEra, DisabledEra, IsolatedEra, OpenEra, 
 from isp_perf.breaker._half_open import HalfOpenEra, Probe
 from isp_perf.breaker._outcomes import ask
 from isp_perf.breaker._records import EVENTS, Annex, CircuitEvent, Counts
+from isp_perf.breaker._shared_open import SharedOpenEra
+from isp_perf.breaker._stray import Stray
 from isp_perf.breaker._watched import Watched, WatchedCount, WatchedStreak, WatchedTime, ticket
 from isp_perf.breaker._wrapping import FREE_THREADED
 from isp_perf.errors import ConfigurationError
@@ -54,31 +56,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
-class Stray:
-    """Where an outcome settles that nobody was admitted for: it is late, and only the totals hear of it."""
-
-    __slots__ = ("_machine", "ok")
-
-    dirty = True
-
-    def __init__(self, machine: "Machine") -> None:
-        self._machine = machine
-        self.ok = 0
-
-    def settle(self, _result: Any, /) -> None:
-        """Count a late success."""
-        with self._machine.lock:
-            self._machine.late_locked(failed=False)
-
-    def fail(self, error: BaseException, /) -> None:
-        """Count a late failure."""
-        if self._machine.config.judge.failed(error):
-            with self._machine.lock:
-                self._machine.late_locked(failed=True)
-        else:
-            self._machine.forgo(error)
-
-
 class Machine:
     """State, totals and transitions; ``CircuitBreaker`` adds what callers use.
 
@@ -97,6 +74,7 @@ class Machine:
         "config",
         "era",
         "failed",
+        "fleet",
         "hushed",
         "late",
         "lock",
@@ -135,11 +113,12 @@ class Machine:
         self.lock = _LOCKS[next(_serial) % len(_LOCKS)]
         self.annex: Annex | None = None
         self.beside: Machine | None = None
+        self.fleet: Any = None
         self.ok = self.failed = self.rejected = self.neutral = self.cancelled = 0
         self.late = self.slow = self.would_open = self.round = 0
         self.tune()
         self.plain_functions = False
-        self.era: Any = self._closed_era("closed")
+        self.era: Any = self.closed_era("closed")
 
     # -- what eras ask for ---------------------------------------------------------------------------------------
 
@@ -157,24 +136,28 @@ class Machine:
             return
         counts = self.present_counts(now)
         self.round += 1
-        self._enter_locked(OpenEra(self, now + break_, cause=reason, counts=counts), cause, reason)
+        self._enter_locked(self.open_era(now + break_, cause=reason, counts=counts), cause, reason)
 
-    def probe_locked(self) -> None:
-        """Go from open to half-open."""
+    def probe_locked(self, *, leased: bool = False) -> None:
+        """Go from open to half-open; ``leased``: as the one worker of the fleet that may."""
+        self._enter_locked(HalfOpenEra(self, self.probe_lease(), leased=leased), "break_over")
+
+    def probe_lease(self) -> float:
+        """Return the seconds that a probe may take."""
         config = self.config
         lease = config.probe_timeout if config.probe_timeout is not None else config.timeout
         if lease is None:
             lease = config.backoff.duration(max(self.round - 1, 0), 0.0)
-        self._enter_locked(HalfOpenEra(self, seconds("probe_timeout", lease)), "break_over")
+        return seconds("probe_timeout", lease)
 
     def close_locked(self, cause: Cause) -> None:
         """Leave the present era for a closed one, or for the ramp before it."""
         ramp = seconds("ramp", self.config.ramp, zero=True)
         if cause == "probes_passed" and ramp:
-            self._enter_locked(self._closed_era("half_open", self.clock() + ramp), "ramp_begins")
+            self._enter_locked(self.closed_era("half_open", self.clock() + ramp), "ramp_begins")
             return
         self.round = 0
-        self._enter_locked(self._closed_era("closed"), cause)
+        self._enter_locked(self.closed_era("closed"), cause)
 
     def late_success_locked(self, era: Any) -> None:
         """Add the successes that reached a buried era to the totals."""
@@ -224,7 +207,7 @@ class Machine:
         with self.lock:
             target = next_state(self.era.state, cause)
             self.round = 0
-            self._enter_locked(DisabledEra() if target == "disabled" else self._closed_era(target), cause)
+            self._enter_locked(DisabledEra() if target == "disabled" else self.closed_era(target), cause)
         self.announce()
 
     def start_over(self) -> None:
@@ -233,7 +216,7 @@ class Machine:
         with self.lock:
             self.ok = self.failed = self.rejected = self.neutral = self.cancelled = 0
             self.late = self.slow = self.would_open = 0
-            self.era = self._closed_era("closed")
+            self.era = self.closed_era("closed")
             if self.annex is not None:
                 self.annex.history.clear()
                 self.annex.tally.clear()
@@ -242,14 +225,19 @@ class Machine:
         """Return the present era anew under the present configuration."""
         era = self.era
         if isinstance(era, OpenEra):
-            return OpenEra(self, era.until, cause=era.cause, counts=era.counts)
+            return self.open_era(era.until, cause=era.cause, counts=era.counts)
         if isinstance(era, HalfOpenEra):
-            return HalfOpenEra(self, era.probes.lease)
+            return HalfOpenEra(self, era.probes.lease, leased=era.leased)
         if isinstance(era, IsolatedEra | DisabledEra):
             return era
-        return self._closed_era(era.state, getattr(era, "ramp_end", None))
+        return self.closed_era(era.state, getattr(era, "ramp_end", None))
 
-    def _closed_era(self, state: State, ramp_end: float | None = None) -> Any:
+    def open_era(self, until: float, *, cause: str | None, counts: tuple[int, int]) -> Any:
+        """Return an open era; a circuit of a fleet asks before it probes."""
+        kind = OpenEra if self.fleet is None else SharedOpenEra
+        return kind(self, until, cause=cause, counts=counts)
+
+    def closed_era(self, state: State, ramp_end: float | None = None) -> Any:
         """Return the cheapest era that does what the configuration asks for."""
         plain, watched = _ERAS[type(self.config.window)]
         if state != "closed" or FREE_THREADED or not self.config.plain or self.beside is not None:
@@ -274,9 +262,9 @@ class Machine:
         if isinstance(old, HalfOpenEra):
             self._annexed().pending.append(old.wake)
 
-    def swap_locked(self, era: Any, cause: Cause) -> None:
+    def swap_locked(self, era: Any, cause: Cause, error: str | None = None) -> None:
         """Enter ``era``; for callers outside this module."""
-        self._enter_locked(era, cause)
+        self._enter_locked(era, cause, error)
 
     # -- what the callers' side asks for --------------------------------------------------------------------------
 

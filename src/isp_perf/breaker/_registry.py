@@ -8,8 +8,11 @@ from time import monotonic
 from typing import Any, Self
 from weakref import WeakSet
 
+from isp_perf._core.ranges import whole
 from isp_perf.breaker._breaker import CircuitBreaker
 from isp_perf.breaker._config import CircuitConfig
+from isp_perf.breaker._fleet import Fleet
+from isp_perf.breaker._fleet_wire import FleetStore, RedisWire
 from isp_perf.breaker._keyed import KeyedBreakers
 from isp_perf.breaker._records import EVENTS, CircuitEvent
 from isp_perf.errors import ConfigurationError
@@ -37,6 +40,7 @@ class CircuitRegistry:
         self._alike: dict[str, int] = {}
         self._lock = Lock()
         self._clock: Clock = monotonic
+        self._fleet: Fleet | None = None
         live_registries.add(self)
 
     @classmethod
@@ -90,6 +94,8 @@ class CircuitRegistry:
                 known = self._keyed[name] = KeyedBreakers(name, wanted, max_keys=max_keys, clock=self._clock)
                 for event, function in self._listeners:
                     known.on(event, function)
+                if self._fleet is not None:
+                    known.share(self._fleet.join)
             elif config is not None and known.config != config:
                 raise ConfigurationError(
                     "name", name, "a family of that name has another configuration", "use another name"
@@ -154,6 +160,44 @@ class CircuitRegistry:
             for family in self.keyed():
                 family.on(event, function)
 
+    def share(self, pool: FleetStore, quorum: int = 1, *, namespace: str = "isp") -> Fleet:
+        """Share every breaker here, those defined later included, with all processes that share the same names.
+
+        Transitions travel through Redis; a call sends no command, whether it is made or rejected. When a break is over,
+        one call of one process asks for the right to probe, which waits for at most 0.25 s; all other calls of the
+        fleet are rejected meanwhile. ``isolate``, ``disable``, ``metrics_only`` and ``reset`` hold for every process.
+        While Redis is away each process decides for itself, at once, and no call ever sees an error of Redis.
+
+        A plain call, at import time as well: two daemon threads do the talking, and start again in forked children.
+        Call it once, in every process, after the pool is made and before the calls.
+
+        Args:
+            pool: a ``RedisPool``.
+            quorum: how many processes must have opened a circuit by themselves before it opens for all; >= 1, default
+                1. Below it only those are open, so that one process with a broken network cannot stop the rest.
+            namespace: the first part of every key; fleets of different namespaces do not meet.
+
+        Returns:
+            The fleet, with ``connected``, ``report()`` and ``close()``.
+
+        Raises:
+            ConfigurationError: ``quorum`` is no whole number >= 1, the namespace is empty, the pool is disabled, or the
+                registry is shared already.
+        """
+        whole("quorum", quorum)
+        if not namespace or not namespace.isprintable():
+            raise ConfigurationError("namespace", namespace, "must be printable text", "pass e.g. 'isp'")
+        with self._lock:
+            if self._fleet is not None and not self._fleet.closed:
+                raise ConfigurationError("pool", type(pool).__name__, "the registry is shared already", "share it once")
+            fleet = self._fleet = Fleet(RedisWire(pool, namespace), quorum)
+            for breaker in self:
+                fleet.join(breaker)
+            for family in self.keyed():
+                family.share(fleet.join)
+        fleet.start()
+        return fleet
+
     def reset(self) -> None:
         """Close every breaker; see ``CircuitBreaker.reset``."""
         for breaker in self:
@@ -176,6 +220,8 @@ class CircuitRegistry:
         self._breakers[breaker.name] = breaker
         for event, function in self._listeners:
             breaker.on(event, function)
+        if self._fleet is not None:
+            self._fleet.join(breaker)
         pattern = _ALIKE.sub("#", breaker.name)
         self._alike[pattern] = number = self._alike.get(pattern, 0) + 1
         if number == _MANY:
