@@ -1,24 +1,30 @@
 """S3-FIFO with hits that are counted now and folded later.
 
 A hit is ``entry.hits += 1``: nothing else may stand on that path. The textbook form caps a counter at each hit; here
-the queue scan folds what was counted since its last visit, ``frequency = min(3, frequency + hits - mark)``, which
-evicts the same entries in the same order. Small queue 20 % of the capacity, ghost twice the capacity, promotion out of
-the small queue from the second hit on, main queue re-inserts with the frequency less one.
+the queue scan folds what was counted since its last visit, ``frequency = min(3, hits - mark)``, and puts the mark where
+the frequency less one is what is left, which evicts the same entries in the same order. Small queue 20 % of the
+capacity, ghost twice the capacity, promotion out of the small queue from the second hit on.
 Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023.
 
-An entry of the small queue is looked at once, when it leaves, so it needs no frequency: -1 marks it.
-Entries that were removed otherwise stay in their queue as dead slots (``home is None``) and are skipped.
+An entry of the small queue is looked at once, when it leaves, so it needs no frequency: a mark of -1 tells it.
+Entries that were removed otherwise stay in their queue as dead slots (``home is None``) and are skipped; ``sweep``
+gives them back a few at a time, since one pass over a large queue would hold up everybody.
 """
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-__all__ = ["Entry", "EvictionQueue"]
+__all__ = ["Entry", "EvictionQueue", "Home"]
 
 _CAP: Final = 3
 _IN_SMALL: Final = -1
 _FEWEST_DEAD: Final = 64
+
+
+class Home(Protocol):
+    """Where an entry lives; ``salt`` tells its slots from those of other homes."""
+
+    salt: int
 
 
 class Entry:
@@ -27,18 +33,15 @@ class Entry:
     Attributes:
         value: what the loader returned.
         hits: how often it was served; written without a lock by the hit path.
-        home: the store it lives in, whose ``salt`` tells its slots from those of others; ``None`` before it is inserted
-            and once it was removed.
+        home: the store it lives in; ``None`` before it is inserted and once it was removed.
         slot: its key inside the store.
         due: the moment of expiry in seconds of the manager's clock, or a little before.
-        mark: ``hits`` when the queue scan last came by.
-        frequency: -1 in the small queue, 0 to 3 in the main queue.
+        mark: -1 in the small queue; in the main queue ``hits`` at the last visit less the frequency left then.
     """
 
-    __slots__ = ("due", "frequency", "hits", "home", "mark", "slot", "value")
+    __slots__ = ("due", "hits", "home", "mark", "slot", "value")
 
     due: float
-    frequency: int
     hits: int
     mark: int
     slot: Any
@@ -50,8 +53,7 @@ class Entry:
         self.slot = slot
         self.due = due
         self.hits = 0
-        self.mark = 0
-        self.frequency = _IN_SMALL
+        self.mark = _IN_SMALL
 
 
 class EvictionQueue:
@@ -59,70 +61,121 @@ class EvictionQueue:
 
     Args:
         capacity: the largest number of living entries; >= 1.
-        drop: called with each entry that is to leave; it removes the entry from its store.
     """
 
     __slots__ = (
-        "_drop",
         "_ghost",
+        "_ghost_size",
         "_main",
         "_main_size",
         "_order",
-        "_serial",
         "_small",
         "_small_size",
+        "_stale",
+        "_sweeping",
         "capacity",
         "ghost_hits",
         "main_live",
         "small_live",
     )
 
-    def __init__(self, capacity: int, drop: Callable[[Entry], None]) -> None:
+    capacity: int
+    ghost_hits: int
+    main_live: int
+    small_live: int
+
+    def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._small_size = max(1, capacity // 5)
         self._main_size = max(1, capacity - self._small_size)
-        self._drop = drop
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget every entry and every ghost; ``drop`` is not called."""
+        self._ghost_size = 2 * capacity
         self._small: deque[Entry] = deque()
         self._main: deque[Entry] = deque()
-        self._ghost: dict[int, int] = {}
+        self._ghost: set[int] = set()
         self._order: deque[int] = deque()
-        self._serial = 0
+        self._stale: dict[int, int] = {}
+        self._sweeping = [0, 0]
         self.small_live = self.main_live = self.ghost_hits = 0
 
     def __len__(self) -> int:
         return self.small_live + self.main_live
 
-    def insert(self, entry: Entry) -> None:
-        """Take in a new entry; others leave until there is room."""
-        while self.small_live + self.main_live >= self.capacity:
-            if self.small_live >= self._small_size or not self.main_live:
-                self._evict_small()
-            else:
-                self._evict_main()
-        ghost = self._ghost
-        if ghost and ghost.pop(hash(entry.slot) ^ entry.home.salt, None) is not None:
-            self.ghost_hits += 1
-            entry.frequency = 0
+    def insert(self, entry: Entry) -> Entry | None:
+        """Take in a new entry, whose ``home`` is set, and return the one that has to leave for it."""
+        leaving = self.evict() if self.small_live + self.main_live >= self.capacity else None
+        if self._ghost:
+            mark = hash(entry.slot) ^ entry.home.salt
+            if mark in self._ghost:
+                self._revive(mark)
+                entry.mark = 0
+                self._main.append(entry)
+                self.main_live += 1
+                return leaving
+        self._small.append(entry)
+        self.small_live += 1
+        return leaving
+
+    def admit(self, entry: Entry) -> list[Entry] | None:
+        """As ``insert`` for rooms of every kind: who leaves; ``None`` if the entry is too large to be kept."""
+        leaving = self.insert(entry)
+        return [] if leaving is None else [leaving]
+
+    def touch(self, entry: Entry) -> bool:
+        """Tell whether an entry that the slow path serves is still there."""
+        return entry.home is not None
+
+    def evict(self) -> Entry:
+        """Take out and return the entry that leaves next; there must be one."""
+        small = self._small
+        while self.small_live >= self._small_size or not self.main_live:
+            entry = small.popleft()
+            if entry.home is None:
+                continue
+            self.small_live -= 1
+            if entry.hits <= 1:
+                self._remember(hash(entry.slot) ^ entry.home.salt)
+                return entry
+            entry.mark = entry.hits
             self._main.append(entry)
             self.main_live += 1
-        else:
-            self._small.append(entry)
-            self.small_live += 1
+            if self.main_live > self._main_size:
+                break
+        return self._evict_main()
+
+    def evict_by_share(self) -> Entry:
+        """As ``evict``, where another limit than the number of entries counts: small is a fifth of what is there."""
+        size = self._small_size
+        self._small_size = max(1, len(self) // 5)
+        try:
+            return self.evict()
+        finally:
+            self._small_size = size
 
     def discard(self, entry: Entry) -> None:
         """Take note that ``entry`` was removed from its store (``home`` is already ``None``)."""
-        if entry.frequency == _IN_SMALL:
+        if entry.mark == _IN_SMALL:
             self.small_live -= 1
-            if len(self._small) > 2 * self.small_live + _FEWEST_DEAD:
-                self._small = deque(other for other in self._small if other.home is not None)
         else:
             self.main_live -= 1
-            if len(self._main) > 2 * self.main_live + _FEWEST_DEAD:
-                self._main = deque(other for other in self._main if other.home is not None)
+
+    def sweep(self, steps: int) -> bool:
+        """Give back dead slots, looking at no more than ``steps`` of each queue; return whether there is more to do.
+
+        Begins when more than half of a queue is dead. It turns the queue: survivors come behind those who came
+        meanwhile, a little later than they would have been.
+        """
+        more = False
+        for index, (queue, live) in enumerate(((self._small, self.small_live), (self._main, self.main_live))):
+            if not self._sweeping[index] and len(queue) > 2 * live + _FEWEST_DEAD:
+                self._sweeping[index] = len(queue)
+            taken = min(steps, self._sweeping[index], len(queue))
+            self._sweeping[index] -= taken or self._sweeping[index]
+            for _ in range(taken):
+                entry = queue.popleft()
+                if entry.home is not None:
+                    queue.append(entry)
+            more = more or bool(self._sweeping[index])
+        return more
 
     def remembers(self, mark: int) -> bool:
         """Return whether the slot of ``mark`` was evicted lately."""
@@ -132,53 +185,49 @@ class EvictionQueue:
         """Return every living entry, oldest first within each queue."""
         return [entry for queue in (self._small, self._main) for entry in queue if entry.home is not None]
 
-    def _evict_small(self) -> None:
+    def _evict_main(self) -> Entry:
+        main = self._main
         while True:
-            entry = self._small.popleft()
-            if entry.home is not None:
-                break
-        self.small_live -= 1
-        if entry.hits > 1:
-            entry.mark = entry.hits
-            entry.frequency = 0
-            self._main.append(entry)
-            self.main_live += 1
-            if self.main_live > self._main_size:
-                self._evict_main()
-        else:
-            self._remember(hash(entry.slot) ^ entry.home.salt)
-            self._drop(entry)
-
-    def _evict_main(self) -> None:
-        while True:
-            entry = self._main.popleft()
+            entry = main.popleft()
             if entry.home is None:
                 continue
-            hits = entry.hits
-            frequency = min(_CAP, entry.frequency + hits - entry.mark)
+            frequency = min(_CAP, entry.hits - entry.mark)
             if not frequency:
-                break
-            entry.mark = hits
-            entry.frequency = frequency - 1
-            self._main.append(entry)
-        self.main_live -= 1
-        self._drop(entry)
+                self.main_live -= 1
+                return entry
+            entry.mark = entry.hits - frequency + 1
+            main.append(entry)
 
-    def _remember(self, key: int) -> None:
-        """Add a key to the ghost; ``_order`` may hold keys that came back since, which the serial number tells."""
+    def _remember(self, mark: int) -> None:
+        """Add a slot to the ghost, and forget the oldest one beyond its size."""
         ghost, order = self._ghost, self._order
-        ghost[key] = self._serial + len(order)
-        order.append(key)
-        while len(ghost) > 2 * self.capacity:
+        ghost.add(mark)
+        order.append(mark)
+        while len(ghost) > self._ghost_size:
             oldest = order.popleft()
-            if ghost.get(oldest) == self._serial:
-                del ghost[oldest]
-            self._serial += 1
-        if len(order) > 2 * len(ghost) + _FEWEST_DEAD:
+            if self._stale and oldest in self._stale:
+                self._pass(oldest)
+            else:
+                ghost.discard(oldest)
+
+    def _revive(self, mark: int) -> None:
+        """Take a slot out of the ghost; its place in the order is stale from now on, and comes before any later one."""
+        self.ghost_hits += 1
+        self._ghost.discard(mark)
+        self._stale[mark] = self._stale.get(mark, 0) + 1
+        if len(self._order) > 2 * len(self._ghost) + _FEWEST_DEAD:
             self._compact()
 
+    def _pass(self, mark: int) -> None:
+        left = self._stale.pop(mark) - 1
+        if left:
+            self._stale[mark] = left
+
     def _compact(self) -> None:
-        """Rebuild ``_order`` without the keys that left the ghost."""
-        self._order = deque(sorted(self._ghost, key=self._ghost.__getitem__))
-        self._serial = 0
-        self._ghost = {key: serial for serial, key in enumerate(self._order)}
+        """Rebuild the order without its stale places."""
+        order, self._order = self._order, deque()
+        for mark in order:
+            if mark in self._stale:
+                self._pass(mark)
+            else:
+                self._order.append(mark)

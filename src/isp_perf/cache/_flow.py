@@ -13,7 +13,17 @@ from typing import Any, Final, cast
 from isp_perf._core.departures import ABSENT
 from isp_perf._core.eviction import Entry
 from isp_perf._runtime.drive import Failure, without_frame
-from isp_perf._runtime.flights import LEADING, TAKE_OVER, TIMED_OUT, Flight, TaskWaiter, ThreadWaiter, Waiter, leading, own_copy
+from isp_perf._runtime.flights import (
+    LEADING,
+    TAKE_OVER,
+    TIMED_OUT,
+    Flight,
+    TaskWaiter,
+    ThreadWaiter,
+    Waiter,
+    leading,
+    own_copy,
+)
 from isp_perf.cache._ages import MISSING, age_of, life_of, opened, stale_value_locked, store_error_locked
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine

@@ -4,49 +4,31 @@ Invariant: a store's ``hot`` dict holds only values that may be returned now, be
 without another question: no clock, no lock. Whatever needs a look first is ``cold`` and found by the slow path.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, MutableMapping
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from isp_perf._core.departures import DISTRUSTED, EVICTED, EXPIRED, INVALIDATED, STALE, Departures
 from isp_perf._core.eviction import Entry, EvictionQueue
+from isp_perf._core.weights import ENTRY_BYTES, estimated_bytes
 from isp_perf._runtime.fork import new_lock
-from isp_perf._runtime.reaper import Calendar
+from isp_perf._runtime.reaper import Calendar, Moment
+from isp_perf.cache._describe import Description, describe
+from isp_perf.cache._expiry import give_back, hide_all, in_slices
+from isp_perf.cache._index import Index, key_of, tag, untag
+from isp_perf.cache._room import Borrowed, Weighed
 from isp_perf.cache._stats import Counters
-from isp_perf.cache._store import Keyed, StagedEntry, Store
+from isp_perf.cache._store import Keyed, StagedEntry, Store, WeighedEntry
 from isp_perf.cache._suspension import Suspension
 from isp_perf.typing import Clock
 
 __all__ = ["FINE_TTL", "Description", "Keyed", "LocalLevel", "StagedEntry", "Store"]
 
-# Below this ttl a bucket's width and the thread's lateness would show: such entries are compared on each hit.
+# Below this ttl a moment's width and the thread's lateness would show: such entries are compared on each hit.
 FINE_TTL: Final = 0.25
 _ROUNDED_UP: Final = 0.001
 _REMEMBERED: Final = 1024
-
-
-class Description(NamedTuple):
-    """What is known of one entry; never its value.
-
-    Attributes:
-        key: the logical key.
-        age: seconds since it was loaded, up to ttl/256 too many; ``None`` if nobody knows (a ttl that is drawn).
-        left: seconds until it is no longer fresh, <= 0 for a stale value.
-        stale_left: seconds until it is not returned in any case.
-        tags: its tags.
-        hits: how often it was returned.
-        load_seconds: how long its load took; ``None`` if nobody wrote that down.
-        served: whether a call would get it now without a load.
-    """
-
-    key: str
-    age: float | None
-    left: float
-    stale_left: float
-    tags: tuple[str, ...]
-    hits: int
-    load_seconds: float | None
-    served: bool
+_SWEPT: Final = 4
 
 
 class LocalLevel:
@@ -55,52 +37,95 @@ class LocalLevel:
     Args:
         max_entries: room; the eviction policy is S3-FIFO.
         clock: monotonic seconds. With another clock than ``time.monotonic`` expiry is compared on each read.
+
+    Attributes:
+        counters: what the manager has counted.
+        departures: why entries left lately.
+        index: logical key -> entry, once somebody has asked by key.
+        keyed: what is stored by key and not by a function; a function's miss has to look there.
+        plain: entries may be placed the short way: real clock, room by number, not suspended.
+        suspended: whether ``hot`` is empty for a cause.
+        tagged: tag -> entries.
     """
 
     clock: Clock
     counters: Counters
+    departures: Departures
     lock: Any
+    plain: bool
 
     def __init__(self, max_entries: int, clock: Clock) -> None:
         self.lock = new_lock()
-        self.clock = clock
         self.counters = Counters()
-        self.index: dict[str, Entry] | None = None
-        self.tagged: dict[str, set[Entry]] = {}
         self.departures = Departures(_REMEMBERED)
+        self.index: Index | None = None
+        self.keyed: Mapping[Any, Entry] = {}
+        self.tagged: dict[str, set[Entry]] = {}
         self._suspension = Suspension()
-        self._queue = EvictionQueue(max_entries, self._evict_locked)
-        self._calendar = Calendar(self.lock, self._expire_locked, _alive)
+        self._calendar = Calendar(self.lock, self._expire)
+        self._queue = EvictionQueue(max_entries)
+        self.configure_locked(max_entries, clock)
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def configure_locked(self, max_entries: int, clock: Clock) -> None:
-        """Drop everything and go on with other settings."""
-        for entry in self._queue.living():
-            self._forget_locked(entry)
-        self.clock = clock
-        self._queue = EvictionQueue(max_entries, self._evict_locked)
-        self._calendar.clear_locked()
+    @property
+    def weight(self) -> int | None:
+        """Bytes that the entries stand for; ``None`` where they are not counted."""
+        return self._queue.weight if isinstance(self._queue, Weighed) else None
 
-    def find_locked(self, store: Store, slot: Any) -> Entry | None:
-        """Return the fresh entry in ``slot``, if there is one."""
-        entry = store.find(slot)
-        if entry is None and self.index is not None:
-            entry = self._adopt_locked(store, slot)
-        if entry is None or self._suspension.distrusted:
-            return None
-        if self.clock() < entry.due or self._demote_locked(entry):
-            return entry
-        self._note_locked(entry, EXPIRED)
-        self.remove_locked(entry).expired += 1
-        self.counters.expired += 1
-        return None
+    @property
+    def capacity(self) -> int:
+        """The largest number of entries."""
+        return self._queue.capacity
+
+    @property
+    def ghost_hits(self) -> int:
+        """Misses of slots that were evicted lately: hits, if the room were larger."""
+        return self._queue.ghost_hits
 
     @property
     def distrusted(self) -> bool:
         """Whether nothing may be served; see ``suspend_locked``."""
         return self._suspension.distrusted
+
+    @property
+    def suspended(self) -> bool:
+        """Whether ``hot`` is empty for a cause; see ``suspend_locked``."""
+        return self._suspension.active
+
+    def configure_locked(
+        self,
+        max_entries: int,
+        clock: Clock,
+        *,
+        max_bytes: int | None = None,
+        l1: MutableMapping[Any, Any] | None = None,
+    ) -> None:
+        """Drop everything and go on with other settings.
+
+        Args:
+            max_entries: room in entries, >= 1.
+            clock: monotonic seconds.
+            max_bytes: room in bytes beside that in entries, >= 1; a value heavier than an eighth of it is not kept.
+                ``None``: not counted.
+            l1: a ``cachetools.Cache``, empty, that is to hold the values and to decide which one leaves; the other two
+                limits are not used then.
+        """
+        for entry in self._queue.living():
+            self.remove_locked(entry)
+        for store in self._suspension.stores:
+            store.forget_moments_locked()
+        self.clock = clock
+        self._calendar.clear_locked()
+        if l1 is not None:
+            self._queue = Borrowed(l1, key_of)
+        else:
+            self._queue = EvictionQueue(max_entries) if max_bytes is None else Weighed(max_entries, max_bytes)
+        self._set_plain()
+
+    def _set_plain(self) -> None:
+        self.plain = self.clock is monotonic and type(self._queue) is EvictionQueue and not self._suspension.active
 
     def suspend_locked(self, cause: Hashable, *, serve: bool) -> None:
         """Empty every ``hot`` until ``resume_locked(cause)``; O(functions). What is stored meanwhile waits as well.
@@ -110,15 +135,34 @@ class LocalLevel:
             serve: the slow path may return fresh entries; ``False``: nothing is served while this cause stands.
         """
         self._suspension.begin(cause, serve=serve)
+        self._set_plain()
 
     def resume_locked(self, cause: Hashable) -> None:
         """Let entries be served again, unless another cause stands. What was removed meanwhile stays away."""
         self._suspension.end(cause)
+        self._set_plain()
 
     def drop_all_locked(self) -> None:
         """Invalidate every entry, because nobody knows what is still true. Loads in progress are not concerned."""
         for entry in self._queue.living():
             self.invalidate_locked(entry)
+
+    def find_locked(self, store: Store, slot: Any) -> Entry | None:
+        """Return the fresh entry in ``slot``, if there is one."""
+        entry = store.find(slot)
+        if entry is None and self.keyed and not store.by_key:
+            entry = self._adopt_locked(store, slot)
+        if entry is None or self._suspension.distrusted:
+            return None
+        if not self._queue.touch(entry):
+            self._leave_locked(entry)
+            return None
+        if self.clock() < entry.due or self._demote_locked(entry):
+            return entry
+        self._note_locked(entry, EXPIRED)
+        self.remove_locked(entry).expired += 1
+        self.counters.expired += 1
+        return None
 
     def reason_locked(self, store: Store, slot: Any) -> str:
         """Return why a call for ``slot`` is a miss, a word of ``_core.departures``."""
@@ -129,48 +173,11 @@ class LocalLevel:
 
     def describe_locked(self, entry: Entry) -> Description:
         """Return what is known of a living entry."""
-        now = self.clock()
-        left = stale_left = entry.due - now
-        home: Store = entry.home
-        if isinstance(entry, StagedEntry):
-            left, stale_left = entry.life.fresh_until - now, entry.life.until - now
-            age: float | None = now - entry.born
-            tags, load_seconds = tuple(sorted(entry.tags)), entry.load_seconds or None
-        else:
-            ttl = home.owner.policy.steady
-            age = None if ttl is None else max(0.0, ttl - left)
-            tags, load_seconds = (), None
-        served = stale_left > 0 and not self._suspension.distrusted
-        return Description(
-            self.key_of(entry),
-            age,
-            left,
-            stale_left,
-            tags=tags,
-            hits=entry.hits,
-            load_seconds=load_seconds,
-            served=served,
-        )
+        return describe(entry, self.clock(), distrusted=self._suspension.distrusted)
 
-    def _note_locked(self, entry: Entry, reason: str) -> None:
-        """Remember why a living entry leaves."""
-        self.departures.note(entry.home.mark(entry.slot), reason)
-
-    def _demote_locked(self, entry: Entry) -> bool:
-        """Move an entry that is no longer fresh out of the wrapper's sight; ``False`` if it has no further age."""
-        if not isinstance(entry, StagedEntry) or self.clock() >= entry.life.until:
-            return False
-        self._calendar.release_locked(entry.due)
-        home: Store = entry.home
-        if home.shelf.get(entry.slot) is entry:
-            del home.shelf[entry.slot]
-            home.cold[entry.slot] = entry
-        entry.due = entry.life.until
-        if self.clock is monotonic:
-            entry.due = self._calendar.add_locked(entry, entry.due, entry.life.until - entry.life.refresh_at)
-        return True
-
-    def insert_locked(self, store: Store, slot: Any, value: Any, *, ttl: float, native: bool) -> None:
+    def insert_locked(
+        self, store: Store, slot: Any, value: Any, *, ttl: float, native: bool, weight: int | None = None
+    ) -> None:
         """Keep ``value`` for ``ttl`` seconds; others leave if there is no room.
 
         Args:
@@ -179,45 +186,102 @@ class LocalLevel:
             value: what to keep.
             ttl: seconds > 0.
             native: the slot is the arguments themselves, so the wrapper may find it.
+            weight: its bytes where bytes are counted; ``None``: they are estimated.
         """
-        self._place_locked(store, Entry(value, slot, self.clock() + ttl), ttl=ttl, native=native)
+        due = self.clock() + ttl
+        if not isinstance(self._queue, Weighed):
+            self._place_locked(store, Entry(value, slot, due), ttl=ttl, native=native)
+            return
+        entry = WeighedEntry(value, slot, due)
+        entry.weight = ENTRY_BYTES + (estimated_bytes((slot, value)) if weight is None else weight)
+        self._place_locked(store, entry, ttl=ttl, native=native)
 
-    def insert_staged_locked(self, store: Store, entry: StagedEntry, *, native: bool) -> None:
+    def insert_staged_locked(
+        self, store: Store, entry: StagedEntry, *, native: bool, weight: int | None = None
+    ) -> None:
         """Keep an entry with tags, or with more ages than fresh and expired; see ``insert_locked``."""
+        if isinstance(self._queue, Weighed):
+            entry.weight = ENTRY_BYTES + (estimated_bytes((entry.slot, entry.value)) if weight is None else weight)
         self._place_locked(store, entry, ttl=entry.life.refresh_at - self.clock(), native=native)
-        for tag in entry.tags:
-            self.tagged.setdefault(tag, set()).add(entry)
+        if entry.home is not None:
+            tag(self.tagged, entry)
+
+    def keep_locked(self, store: Store, slot: Any, value: Any, *, due: float, ttl: float) -> Entry:
+        """As ``insert_locked``, the short way: the level is ``plain``, the slot native, the ttl not a fine one."""
+        if store.level is not self:
+            self._admit_locked(store)
+        hot = store.hot
+        if slot in hot or slot in store.cold:
+            self.remove_locked(hot.get(slot) or store.cold[slot])
+        moment = store.moment_locked(self._calendar, due, ttl=ttl)
+        entry = Entry(value, slot, moment)
+        entry.home = store
+        moment.items.append(entry)
+        leaving = self._queue.insert(entry)
+        hot[slot] = entry
+        if leaving is not None:
+            self._leave_locked(leaving)
+        if self.index is not None:
+            self._enter_locked(entry)
+        return entry
 
     def _place_locked(self, store: Store, entry: Entry, *, ttl: float, native: bool) -> None:
         slot, clock = entry.slot, self.clock
         if store.level is not self:
-            store.level = self
-            self._suspension.admit(store)
+            self._admit_locked(store)
         old = store.find(slot)
         if old is not None:
             self.remove_locked(old)
-        reaped = clock is monotonic and self._schedule_locked(entry, ttl)
         entry.home = store
-        self._queue.insert(entry)
+        leaving = self._queue.admit(entry)
+        if leaving is None:
+            entry.home = None
+            return
+        reaped = clock is monotonic and self._schedule_locked(entry, ttl)
         asks = store.owner.hit_clock
-        served = reaped if asks is None else asks is clock
+        served = (reaped if asks is None else asks is clock) and not isinstance(self._queue, Borrowed)
         (store.shelf if native and served else store.cold)[slot] = entry
+        for other in leaving:
+            self._leave_locked(other)
         if self.index is not None:
             self._enter_locked(entry)
+
+    def _admit_locked(self, store: Store) -> None:
+        store.level = self
+        self._suspension.admit(store)
+        if store.by_key:
+            self.keyed = store.cold
 
     def _schedule_locked(self, entry: Entry, ttl: float) -> bool:
         """Have the reaper take ``entry`` away; return whether that is exact enough to ask no clock on a hit."""
         if ttl < FINE_TTL:
-            self._calendar.add_locked(entry, entry.due + _ROUNDED_UP, ttl)
+            moment = entry.home.moment_locked(self._calendar, entry.due + _ROUNDED_UP, ttl=ttl)
+        else:
+            entry.due = moment = entry.home.moment_locked(self._calendar, entry.due, ttl=ttl)
+        moment.items.append(entry)
+        if isinstance(entry, StagedEntry) and not entry.aged:
+            moment.final = False
+        return ttl >= FINE_TTL
+
+    def _demote_locked(self, entry: Entry) -> bool:
+        """Move an entry that is no longer fresh out of the wrapper's sight; ``False`` if it has no further age."""
+        if not isinstance(entry, StagedEntry) or entry.aged or self.clock() >= entry.life.until:
             return False
-        entry.due = self._calendar.add_locked(entry, entry.due, ttl)
+        entry.aged = True
+        home: Store = entry.home
+        if home.shelf.get(entry.slot) is entry:
+            del home.shelf[entry.slot]
+            home.cold[entry.slot] = entry
+        entry.due = entry.life.until
+        if self.clock is monotonic:
+            self._schedule_locked(entry, max(FINE_TTL, entry.life.until - entry.life.refresh_at))
         return True
 
     def remove_locked(self, entry: Entry) -> Counters:
         """Take ``entry`` out, whatever the cause, and return the counters of its owner."""
         counters = self._forget_locked(entry)
         self._queue.discard(entry)
-        self._calendar.release_locked(entry.due)
+        self._queue.sweep(_SWEPT)
         return counters
 
     def invalidate_locked(self, entry: Entry) -> None:
@@ -240,19 +304,18 @@ class LocalLevel:
 
     def key_of(self, entry: Entry) -> str:
         """Return the logical key of a living entry."""
-        key: str = entry.home.owner.key_of(entry.slot, entry.home.token)
-        return key
+        return key_of(entry)
 
     def _enter_locked(self, entry: Entry) -> None:
         index = self.index_locked()
-        other = index.get(key := self.key_of(entry))
+        other = index.get(key := key_of(entry))
         if other is not None and other is not entry:
             self.remove_locked(other)
         index[key] = entry
 
     def _adopt_locked(self, store: Store, slot: Any) -> Entry | None:
         """Move an entry that was stored by key to the function whose key it is."""
-        entry = self.index_locked().get(store.owner.key_of(slot, store.token))
+        entry = self.keyed.get((store.owner.key_of(slot, store.token),))
         if entry is None:
             return None
         entry.home.drop(entry)
@@ -260,39 +323,58 @@ class LocalLevel:
         store.cold[slot] = entry
         return entry
 
+    def _note_locked(self, entry: Entry, reason: str) -> None:
+        """Remember why a living entry leaves."""
+        self.departures.note(entry.home.mark(entry.slot), reason)
+
     def _forget_locked(self, entry: Entry) -> Counters:
         home: Store = entry.home
         if self.index is not None:
-            self.index.pop(self.key_of(entry), None)
+            self.index.pop(key_of(entry), None)
         home.drop(entry)
         if isinstance(entry, StagedEntry):
-            self._untag_locked(entry)
+            untag(self.tagged, entry)
         entry.home = None
-        self.counters.retired += entry.hits
-        home.owner.counters.retired += entry.hits
-        return home.owner.counters
+        if entry.due.__class__ is Moment:
+            entry.due.release()
+        counters = home.owner.counters
+        if entry.hits:
+            self.counters.retired += entry.hits
+            counters.retired += entry.hits
+        return counters
 
-    def _untag_locked(self, entry: StagedEntry) -> None:
-        for tag in entry.tags:
-            others = self.tagged.get(tag)
-            if others is not None:
-                others.discard(entry)
-                if not others:
-                    del self.tagged[tag]
-
-    def _evict_locked(self, entry: Entry) -> None:
+    def _leave_locked(self, entry: Entry) -> None:
+        """Take out an entry for want of room."""
         self._forget_locked(entry).evicted += 1
         self.counters.evicted += 1
-        self._calendar.release_locked(entry.due)
 
-    def _expire_locked(self, due: list[Entry]) -> None:
-        for entry in due:
+    def _expire(self, moments: list[Moment]) -> None:
+        """Take away what is due; called by the reaper without the lock."""
+        with self.lock:
+            rest = [entry for moment in hide_all(moments) for entry in moment.items]
+            due: list[Entry] = []
+            for moment in moments:
+                moment.group.close_locked(moment)
+                due += moment.items
+                moment.items = []
+            for entry in due[:_REMEMBERED]:
+                if entry.home is not None and not isinstance(entry, StagedEntry):
+                    self._note_locked(entry, EXPIRED)
+        in_slices(self.lock, rest, self._hide_locked)
+        in_slices(self.lock, due, self._retire_locked)
+        give_back(self.lock, self._queue.sweep)
+
+    def _hide_locked(self, entries: list[Entry]) -> None:
+        """Take due entries out of sight, those with a further age to where only the slow path sees them."""
+        for entry in entries:
             if entry.home is not None and not self._demote_locked(entry):
-                self._note_locked(entry, EXPIRED)
-                self._forget_locked(entry).expired += 1
-                self.counters.expired += 1
-                self._queue.discard(entry)
+                entry.home.drop(entry)
 
-
-def _alive(entry: Entry) -> bool:
-    return entry.home is not None
+    def _retire_locked(self, entries: list[Entry]) -> None:
+        """Do the books of expired entries, which nobody can see any more."""
+        for entry in entries:
+            if entry.home is None or (isinstance(entry, StagedEntry) and self.clock() < entry.due):
+                continue
+            self._forget_locked(entry).expired += 1
+            self.counters.expired += 1
+            self._queue.discard(entry)

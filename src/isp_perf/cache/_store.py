@@ -6,11 +6,12 @@ from typing import Any, Final, Protocol
 from isp_perf._core.eviction import Entry
 from isp_perf._core.freshness import Life
 from isp_perf._runtime.flights import Flight
+from isp_perf._runtime.reaper import Calendar, Moment, width
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._stats import Counters
 from isp_perf.typing import Clock
 
-__all__ = ["Keyed", "StagedEntry", "Store"]
+__all__ = ["Keyed", "StagedEntry", "Store", "WeighedEntry"]
 
 _numbers: Final = count(1)
 _GOLDEN: Final = 0x9E3779B97F4A7C15  # consecutive numbers times this differ in every part of 60 bits
@@ -33,10 +34,27 @@ class Keyed(Protocol):
         ...
 
 
-class StagedEntry(Entry):
+class WeighedEntry(Entry):
+    """An entry where bytes are counted.
+
+    Attributes:
+        weight: bytes it stands for.
+    """
+
+    __slots__ = ("weight",)
+
+    weight: int
+
+    def __init__(self, value: Any, slot: Any, due: float) -> None:
+        super().__init__(value, slot, due)
+        self.weight = 0
+
+
+class StagedEntry(WeighedEntry):
     """An entry with tags, or with more ages than fresh and expired.
 
     Attributes:
+        aged: whether its first age is over.
         born: when it was stored, in seconds of the manager's clock.
         life: its moments.
         load_seconds: how long its load took.
@@ -45,8 +63,9 @@ class StagedEntry(Entry):
         retry_at: after a failed refresh, the moment of the next attempt.
     """
 
-    __slots__ = ("born", "etag", "life", "load_seconds", "retry_at", "tags")
+    __slots__ = ("aged", "born", "etag", "life", "load_seconds", "retry_at", "tags")
 
+    aged: bool
     born: float
     life: Life
     load_seconds: float
@@ -54,6 +73,7 @@ class StagedEntry(Entry):
 
     def __init__(self, value: Any, slot: Any, due: float) -> None:
         super().__init__(value, slot, due)
+        self.aged = False
         self.retry_at = float("-inf")
         self.load_seconds = 0.0
         self.etag: Any = None
@@ -73,11 +93,31 @@ class Store:
         salt: what tells the marks of this store (hash of a slot, xor salt) from those of others.
         level: the local level that has heard of this store.
         by_key: whether its slots are one-element tuples of keys of the user's own.
+        moments: time -> moment in which entries of this store are due.
+        latest: the moment last used, for entries of ``latest_ttl`` seconds that are due before ``latest_end``.
     """
 
-    __slots__ = ("__weakref__", "aside", "by_key", "cold", "flights", "hot", "level", "owner", "salt", "shelf", "token")
+    __slots__ = (
+        "__weakref__",
+        "aside",
+        "by_key",
+        "cold",
+        "flights",
+        "hot",
+        "latest",
+        "latest_end",
+        "latest_ttl",
+        "level",
+        "moments",
+        "owner",
+        "salt",
+        "shelf",
+        "token",
+    )
 
     by_key: bool
+    latest_end: float
+    latest_ttl: float
     owner: Keyed
     salt: int
     token: str
@@ -93,6 +133,9 @@ class Store:
         self.shelf = self.hot
         self.flights: dict[Any, Flight] = {}
         self.level: object = None
+        self.moments: dict[float, Moment] = {}
+        self.latest: Moment | None = None
+        self.latest_end = self.latest_ttl = 0.0
 
     def find(self, slot: Any) -> Entry | None:
         """Return the entry in ``slot``, whatever its age."""
@@ -104,10 +147,37 @@ class Store:
 
     def drop(self, entry: Entry) -> None:
         """Take ``entry`` out of its place."""
-        place = self.shelf if self.shelf.get(entry.slot) is entry else self.cold
-        if place.get(entry.slot) is entry:
-            del place[entry.slot]
+        slot = entry.slot
+        if self.shelf.get(slot) is entry:
+            del self.shelf[slot]
+        elif self.cold.get(slot) is entry:
+            del self.cold[slot]
 
     def entries(self) -> list[Entry]:
         """Return every entry."""
         return [*self.shelf.values(), *self.cold.values()]
+
+    def moment_locked(self, calendar: Calendar, due: float, *, ttl: float) -> Moment:
+        """Return the moment for an entry that lives ``ttl`` seconds until ``due``, made anew if there is none."""
+        latest = self.latest
+        if latest is not None and due < self.latest_end and ttl == self.latest_ttl and not latest.full:
+            return latest
+        at = due - due % width(ttl)
+        latest = self.moments.get(at)
+        if latest is None or latest.full:
+            latest = self.moments[at] = calendar.moment_locked(due, ttl)
+            latest.group = self
+        self.latest, self.latest_end, self.latest_ttl = latest, at + width(ttl), ttl
+        return latest
+
+    def close_locked(self, moment: Moment) -> None:
+        """Take nothing more into ``moment``, whose time has come."""
+        if self.moments.get(moment) is moment:
+            del self.moments[moment]
+        if self.latest is moment:
+            self.latest = None
+
+    def forget_moments_locked(self) -> None:
+        """Take nothing more into any moment so far."""
+        self.moments.clear()
+        self.latest = None

@@ -16,7 +16,7 @@ class Home:
     def __init__(self, capacity):
         self.entries = {}
         self.evicted = []
-        self.queue = EvictionQueue(capacity, self.drop)
+        self.queue = EvictionQueue(capacity)
 
     def drop(self, entry):
         del self.entries[entry.slot]
@@ -30,13 +30,16 @@ class Home:
             return
         entry = Entry(key, key, 0.0)
         entry.home = self
-        self.queue.insert(entry)
+        leaving = self.queue.insert(entry)
+        if leaving is not None:
+            self.drop(leaving)
         self.entries[key] = entry
 
     def remove(self, key):
         entry = self.entries.pop(key)
         entry.home = None
         self.queue.discard(entry)
+        self.queue.sweep(8)
 
 
 def textbook(trace, capacity):
@@ -102,7 +105,7 @@ def test_removed_entries_do_not_count_and_are_given_back():
         if key % 2:
             home.remove(key)
     assert len(home.queue) == len(home.entries) == 99
-    assert len(home.queue._small) + len(home.queue._main) <= 100 + 64 + 2 * 100
+    assert len(home.queue._small) + len(home.queue._main) <= 2 * (2 * 100 + 64)
     assert {entry.slot for entry in home.queue.living()} == set(home.entries)
 
 

@@ -6,24 +6,29 @@ import time
 import weakref
 
 from isp_perf._runtime.fork import new_lock
-from isp_perf._runtime.reaper import Calendar
+from isp_perf._runtime.reaper import Calendar, width
 
 
 class Item:
     """Something with a deadline."""
 
     def __init__(self):
-        self.alive = True
+        self.home = self
 
 
 def make_calendar():
     gone = []
-    lock = new_lock()
 
-    def expire(items):
-        gone.extend((item, time.monotonic()) for item in items if item.alive)
+    def expire(moments):
+        gone.extend((item, time.monotonic()) for moment in moments for item in moment.items if item.home is not None)
 
-    return Calendar(lock, expire, lambda item: item.alive), gone
+    return Calendar(new_lock(), expire), gone
+
+
+def add(calendar, item, due, ttl):
+    moment = calendar.moment_locked(due, ttl)
+    moment.items.append(item)
+    return moment
 
 
 def wait_for(condition, seconds=5.0):
@@ -40,7 +45,7 @@ def test_items_leave_when_they_are_due():
     items = [Item() for _ in range(3)]
     with calendar.lock:
         for item, delay in zip(items, (0.09, 0.03, 0.06), strict=True):
-            moment = calendar.add_locked(item, start + delay, delay)
+            moment = add(calendar, item, start + delay, delay)
             assert start + delay - 0.002 <= moment <= start + delay
     assert wait_for(lambda: len(gone) == 3)
     assert [item for item, _ in gone] == [items[1], items[2], items[0]]
@@ -49,39 +54,49 @@ def test_items_leave_when_they_are_due():
 
 
 def test_removed_items_give_their_place_back():
-    """When more than half of a bucket is dead it is rebuilt without them."""
+    """When more than half of a moment is dead it is rebuilt without them."""
     calendar, _ = make_calendar()
     with calendar.lock:
+        moment = calendar.moment_locked(10_000_000_000.0, 100.0)
         for _ in range(10_000):
             item = Item()
-            moment = calendar.add_locked(item, 10_000_000_000.0, 100.0)
-            item.alive = False
-            calendar.release_locked(moment)
+            moment.items.append(item)
+            item.home = None
+            moment.release()
+            assert not moment.full
     assert len(calendar) < 200
 
 
-def test_many_due_at_once_are_taken_in_slices():
-    """100,000 items due together are all handed over, and the lock is free in between."""
+def test_moments_of_one_time_are_handed_over_together():
+    """A moment is full at some point; another of the same time takes the rest, and all are due together."""
     calendar, gone = make_calendar()
     due = time.monotonic() + 0.1
     with calendar.lock:
-        for _ in range(100_000):
-            calendar.add_locked(Item(), due, 0.1)
+        first = add(calendar, Item(), due, 0.1)
+        second = add(calendar, Item(), due, 0.1)
+        first.items += [Item() for _ in range(5000)]
+        assert first == second
+        assert first.full
+        assert not second.full
+        assert first.alive == 5001
     assert wait_for(lambda: gone)
-    with calendar.lock:
-        seen = len(gone)
-    assert wait_for(lambda: len(gone) == 100_000)
-    assert seen <= 100_000
+    assert len(gone) == 5002
+
+
+def test_the_width_of_a_moment_follows_the_ttl():
+    """Nothing is due more than ttl/256 early, and no moment is finer than a millisecond."""
+    assert width(256.0) == 1.0
+    assert width(0.01) == 0.001
 
 
 def test_a_deadline_in_a_thousand_years_does_no_harm():
     """The thread outlives a deadline that is further away than a lock can wait."""
     far, _ = make_calendar()
     with far.lock:
-        far.add_locked(Item(), time.monotonic() + 3e10, 3e10)
+        add(far, Item(), time.monotonic() + 3e10, 3e10)
     calendar, gone = make_calendar()
     with calendar.lock:
-        calendar.add_locked(Item(), time.monotonic() + 0.01, 0.1)
+        add(calendar, Item(), time.monotonic() + 0.01, 0.1)
     assert wait_for(lambda: gone)
 
 
@@ -89,7 +104,7 @@ def test_a_calendar_is_held_weakly():
     """A cache that is dropped is collected although deadlines of it are far away."""
     calendar, _ = make_calendar()
     with calendar.lock:
-        calendar.add_locked(Item(), time.monotonic() + 1000, 1000)
+        add(calendar, Item(), time.monotonic() + 1000, 1000)
         calendar.clear_locked()
     watch = weakref.ref(calendar)
     del calendar
@@ -102,7 +117,7 @@ def test_one_thread_serves_all():
     for _ in range(3):
         calendar, gone = make_calendar()
         with calendar.lock:
-            calendar.add_locked(Item(), time.monotonic(), 0.1)
+            add(calendar, Item(), time.monotonic(), 0.1)
         assert wait_for(lambda gone=gone: gone)
     reapers = [thread for thread in threading.enumerate() if thread.name == "isp_perf reaper"]
     assert len(reapers) == 1
