@@ -5,7 +5,7 @@ from typing import Unpack
 from isp_perf.cache._blocking import SyncCacheManager
 from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy, PolicyOptions
-from isp_perf.cache._decorator import AsyncCached, CacheDecorator, SyncCached
+from isp_perf.cache._decorator import AsyncCached, CacheDecorator, ManyDecorator, SyncCached
 from isp_perf.cache._entry import FillingEntry, FillingTags, entry
 from isp_perf.cache._manager import CacheManager
 from isp_perf.cache._receipt import Receipt, WarmReport
@@ -19,6 +19,7 @@ __all__ = [
     "CacheStats",
     "FillingEntry",
     "FillingTags",
+    "ManyDecorator",
     "MsgpackCodec",
     "Receipt",
     "SyncCacheManager",

@@ -63,8 +63,8 @@ class SyncCacheManager:
 
     def set_many(self, mapping: Mapping[str, Any], *, ttl: float | None = None) -> None:
         """Store each value of ``mapping`` under its key, for ``ttl`` seconds (>= 0; default: the manager's policy)."""
-        for key, value in mapping.items():
-            self.set(key, value, ttl=ttl)
+        policy = policy_for(self._manager.policy, ttl, ())
+        unwrapped(drive(self._keys.write_many(mapping, policy, tasks=False)))
 
     def get_or_set(self, key: str, loader: Callable[[], Any], **policy: Unpack[PolicyOptions]) -> Any:
         """Return the value under ``key``, or what the plain function ``loader`` returns, which is then stored.

@@ -1,23 +1,24 @@
 """What a decorated function is to a type checker, and the methods it carries."""
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
 from isp_perf._runtime.drive import Failure, adrive, drive
+from isp_perf.cache._copies import handed_out
 from isp_perf.cache._exchange import Flow
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._receipt import Receipt
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import CacheStats
 
-__all__ = ["AsyncCached", "CacheDecorator", "SyncCached", "decorate"]
+__all__ = ["AsyncCached", "CacheDecorator", "ManyDecorator", "SyncCached", "decorate"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S")
+K = TypeVar("K")
 
 
 class SyncCached(Protocol[P, T_co]):
@@ -97,6 +98,17 @@ class CacheDecorator(Protocol):
     def __call__(self, function: Callable[P, T], /) -> SyncCached[P, T]: ...
 
 
+class ManyDecorator(Protocol):
+    """What ``cached_many`` returns: a loader of many ids becomes a cached function of one."""
+
+    @overload
+    def __call__(
+        self, function: Callable[[list[K]], Coroutine[Any, Any, Mapping[K, T]]], /
+    ) -> AsyncCached[[K], T | None]: ...
+    @overload
+    def __call__(self, function: Callable[[list[K]], Mapping[K, T]], /) -> SyncCached[[K], T | None]: ...
+
+
 class LiveStats:
     """The statistics of a function, read anew at each access; has the attributes of ``CacheStats``."""
 
@@ -120,6 +132,7 @@ class _Methods:
         self._keys = keys
         self._receipt = receipt
         self._tasks = site.asynchronous
+        self._together = keys.together(site)
 
     def key(self, *args: Any, **kwargs: Any) -> str:
         return self._site.call(self._site.bound(args, kwargs)).key()
@@ -131,17 +144,26 @@ class _Methods:
     def refresh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
         call = self._site.call(self._site.bound(args, kwargs))
         self._keys.removal.supersede(call.key())
-        return (yield from self._keys.reload(call, tasks=self._tasks))
+        return self._given((yield from self._keys.reload(call, tasks=self._tasks)))
+
+    def _given(self, outcome: Any) -> Any:
+        return outcome if outcome.__class__ is Failure else handed_out(self._site.policy, outcome)
+
+    def many(self, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Flow:
+        (iterable,) = args
+        spread = len(self._site.plan.names) != 1
+        calls = [self._site.call(self._site.bound(item if spread else (item,), {})) for item in iterable]
+        return (yield from self._together.answer(calls, tasks=self._tasks))
 
     def peek(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
         default = kwargs.pop("default", None)
         call = self._site.call(self._site.bound(args, kwargs))
-        return (yield from self._keys.peek(call, default, tasks=self._tasks))
+        return self._given((yield from self._keys.peek(call, default, tasks=self._tasks)))
 
     def put(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
         value, *rest = args
         call = self._site.call(self._site.bound(tuple(rest), kwargs))
-        yield from self._keys.write_call(call, value, tasks=self._tasks)
+        yield from self._keys.write_call(call, handed_out(self._site.policy, value), tasks=self._tasks)
 
 
 def decorate(wrapper: Any, site: Site, keys: Keys, *, receipt: Callable[[object], Receipt]) -> Any:
@@ -152,18 +174,8 @@ def decorate(wrapper: Any, site: Site, keys: Keys, *, receipt: Callable[[object]
     methods = _Methods(site, keys, receipt)
     wrapper.key = methods.key
     wrapper.stats = LiveStats(site.stats)
-    spread = len(site.plan.names) != 1
-    for name in ("invalidate", "refresh", "peek", "put"):
+    for name in ("invalidate", "refresh", "peek", "put", "many"):
         setattr(wrapper, name, _shell(getattr(methods, name), tasks=site.asynchronous))
-
-    async def many_tasks(iterable: Iterable[Any], /) -> list[Any]:
-        items = [item if spread else (item,) for item in iterable]
-        return list(await asyncio.gather(*(wrapper(*item) for item in items)))
-
-    def many(iterable: Iterable[Any], /) -> list[Any]:
-        return [wrapper(*(item if spread else (item,))) for item in iterable]
-
-    wrapper.many = many_tasks if site.asynchronous else many
     return wrapper
 
 

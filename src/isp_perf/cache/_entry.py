@@ -8,7 +8,11 @@ from isp_perf._runtime.flights import Flight, leading
 from isp_perf.cache._local import StagedEntry
 from isp_perf.errors import ConfigurationError
 
-__all__ = ["FillingEntry", "FillingTags", "entry", "filled"]
+__all__ = ["BatchFlight", "FillingEntry", "FillingTags", "entry", "filled"]
+
+
+class BatchFlight(Flight):
+    """The call of a loader of many ids, which the flights of its ids wait for."""
 
 
 class FillingTags:
@@ -102,11 +106,13 @@ def entry() -> FillingEntry:
     """Return the entry that the running loader is filling.
 
     Raises:
-        ConfigurationError: called outside a loader.
+        ConfigurationError: called outside a loader, or in one of many ids.
     """
     flight = leading()
     if flight is None:
         raise ConfigurationError("entry()", None, "this is for loaders only", "call it in a cached function's body")
+    if isinstance(flight, BatchFlight):
+        raise ConfigurationError("entry()", None, "a batch loader fills many entries", "use the policy's settings")
     if flight.filling is None:
         flight.filling = FillingEntry(flight)
     filling: FillingEntry = flight.filling

@@ -1,27 +1,35 @@
 """What is done by logical key: get, set, get or load, peek; flows for both colours."""
 
+import asyncio
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
-from typing import Any
+from functools import partial
+from typing import Any, Final
 from weakref import WeakSet
 
-from isp_perf._runtime.flights import Flight
+from isp_perf._runtime.drive import Failure, adrive
+from isp_perf._runtime.flights import Flight, leading
 from isp_perf.cache._ages import MISSING, is_fresh
 from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._copies import handed_out
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._exchange import Flow, decoded, keep_remote
 from isp_perf.cache._flow import insert_locked, lifetime, local_ttl
+from isp_perf.cache._lanes import Sets, side_by_side
 from isp_perf.cache._local import Store
+from isp_perf.cache._many import Together, read_remote
 from isp_perf.cache._removal import Removal
-from isp_perf.cache._scope import bypassing, fetch
+from isp_perf.cache._scope import bypassing, fetch, mode_of
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import Counters
-from isp_perf.cache._tags import Versions, made_versions, read_tagged, tags_of
+from isp_perf.cache._tags import made_versions, read_tagged
 from isp_perf.typing import Clock, Codec
 
 __all__ = ["KeySource", "Keys"]
+
+_EVERY_ERROR: Final = Exception  # the error of one value is raised when the others are stored
 
 
 class KeySource:
@@ -72,6 +80,18 @@ class KeySource:
         return await value if inspect.isawaitable(value) else value
 
 
+async def _write_tasks(flows: list[Flow]) -> list[Any]:
+    """Run ``flows`` at once: what they send in one tick of the loop leaves in one write."""
+
+    async def one(flow: Flow) -> Any:
+        try:
+            return await adrive(flow)
+        except _EVERY_ERROR as error:
+            return Failure(error)
+
+    return await asyncio.gather(*map(one, flows))
+
+
 class Keys:
     """The by-key operations of one manager.
 
@@ -89,6 +109,10 @@ class Keys:
         self.store = Store(KeySource(CachePolicy(), self._counters, None), "", by_key=True)
         self.removal = Removal(engine, sites, self.store)
 
+    def together(self, site: Site) -> Together:
+        """Return what answers several calls of ``site`` at once."""
+        return Together(self._engine, self.removal, site.batcher)
+
     def call(self, key: str, policy: CachePolicy, loader: Callable[[], Any] | None) -> Call:
         """Return a call for ``key``."""
         return Call(KeySource(policy, self._counters, loader), self.store, (key,), native=False, values=())
@@ -102,8 +126,10 @@ class Keys:
 
     def read(self, keys: Iterable[str], policy: CachePolicy, *, tasks: bool) -> Flow:
         """Return the values of those ``keys`` that either level has."""
-        if bypassing(self._engine):
+        mode = mode_of(self._engine)
+        if mode is not None and mode.memo is None:
             return {}
+        memo = {} if mode is None or leading() is not None else mode.memo or {}
         found: dict[str, Any] = {}
         missing: list[str] = []
         local = self._engine.local
@@ -111,34 +137,44 @@ class Keys:
             index = local.index_locked()
             for key in dict.fromkeys(keys):
                 entry = index.get(key)
-                if entry is not None and is_fresh(local, entry):
+                if key in memo:
+                    found[key] = memo[key][0]
+                    local.counters.retired += 1
+                elif entry is not None and is_fresh(local, entry):
                     entry.hits += 1
-                    found[key] = entry.value
+                    found[key] = handed_out(entry.home.owner.policy, entry.value)
                 else:
                     missing.append(key)
-        if missing and self._engine.second is not None:
-            data, versions = yield from read_tagged(self._engine.second, self._engine.ops(tasks=tasks), missing)
-            for key, framed in data.items():
-                self._take(found, self.call(key, policy, None), framed, versions=versions)
-        local.counters.misses += len(set(missing) - found.keys())
+        if missing:
+            yield from self._read_remote(found, missing, policy, tasks=tasks)
         return found
 
-    def _take(self, found: dict[str, Any], call: Call, data: bytes, *, versions: Versions) -> None:
-        result = decoded(self._engine, call, data, versions=versions)
-        if result is MISSING:
-            return
-        value, rest = result
-        found[call.slot[0]] = value
-        local = self._engine.local
-        with local.lock:
-            tags = tags_of(data)
-            insert_locked(local, call, value=value, ttl=rest, load_seconds=0.0, tags=tags)
-            local.counters.remote_hits += 1
+    def _read_remote(self, found: dict[str, Any], missing: list[str], policy: CachePolicy, *, tasks: bool) -> Flow:
+        calls = [self.call(key, policy, None) for key in missing]
+        values = yield from read_remote(self._engine, self.removal, calls, tasks=tasks)
+        there = {key: value for key, value in zip(missing, values, strict=True) if value is not MISSING}
+        found |= there
+        with self._engine.local.lock:
+            self._engine.local.counters.remote_hits += len(there)
+            self._engine.local.counters.misses += len(missing) - len(there)
 
     def write(self, key: str, value: Any, policy: CachePolicy, *, tasks: bool) -> Flow:
         """Store ``value`` under ``key`` in both levels; loads of it in progress are not stored."""
         call = self.call(key, policy, None)
         yield from self.write_call(call, value, tasks=tasks)
+
+    def write_many(self, mapping: Mapping[str, Any], policy: CachePolicy, *, tasks: bool) -> Flow:
+        """Store each value of ``mapping`` under its key; the remote level hears of all in one write."""
+        flows = [self.write(key, value, policy, tasks=tasks) for key, value in mapping.items()]
+        outcomes = yield partial(_write_tasks if tasks else self._write_here, flows)
+        for outcome in outcomes:
+            if outcome.__class__ is Failure:
+                return outcome
+        return None
+
+    def _write_here(self, flows: list[Flow]) -> list[Any]:
+        sets = Sets(self._engine.ops(tasks=False))
+        return side_by_side(flows, sets.is_set, sets.send)
 
     def write_call(self, call: Call, value: Any, *, tasks: bool) -> Flow:
         """Store ``value`` as the result of ``call``."""

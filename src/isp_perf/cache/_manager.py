@@ -1,6 +1,5 @@
 """The manager: configuration, the decorator, and everything done by key."""
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import monotonic, time
@@ -11,9 +10,10 @@ from weakref import WeakSet
 from isp_perf._core.ranges import whole
 from isp_perf._runtime.drive import adrive
 from isp_perf._runtime.resolve import remote_level
+from isp_perf.cache._batcher import batcher_for
 from isp_perf.cache._blocking import SyncCacheManager, policy_for
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
-from isp_perf.cache._decorator import CacheDecorator, decorate, unwrapped
+from isp_perf.cache._decorator import CacheDecorator, ManyDecorator, decorate, unwrapped
 from isp_perf.cache._engine import Engine
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._local import LocalLevel
@@ -116,14 +116,42 @@ class CacheManager:
         chosen = policy_with(self.policy, **policy)
 
         def decorator(function: Callable[..., Any], /) -> Any:
-            site = Site(self._engine, function, template=key, policy=chosen)
-            self._refuse_rival(site)
-            wrapper = site.wrapper()
-            self._sites.add(site)
-            self._engine.admit(site)
-            return decorate(wrapper, site, self._keys, receipt=self._receipt)
+            return self._decorated(Site(self._engine, function, template=key, policy=chosen))
 
         return cast("CacheDecorator", decorator)
+
+    def cached_many(self, key: str, **policy: Unpack[PolicyOptions]) -> ManyDecorator:
+        """Return a decorator that makes a loader of many ids a cached function of one.
+
+        The loader takes a list of ids and returns a dict: an id it leaves out is ``None`` (kept as ``cache_none``
+        says), an id whose value is an exception fails alone. Concurrent single calls in one tick of the event loop
+        become one call of the loader, of at most 1,000 ids, in a copy of the first caller's context; so do those of
+        ``.many(ids)``. A plain function is called with one id for a single call, and with all missing ones for
+        ``.many(ids)``.
+
+        Args:
+            key: template with one field, such as ``"user:{user_id}"``, the name of the parameter of single calls.
+            **policy: fields of ``CachePolicy``.
+
+        Raises:
+            ConfigurationError: when it decorates: as for ``cached``, or a loader that does not take one list.
+        """
+        chosen = policy_with(self.policy, **policy)
+
+        def decorator(function: Callable[..., Any], /) -> Any:
+            batcher = batcher_for(function, key, self._engine.local.lock)
+            site = Site(self._engine, batcher.single, template=key, policy=chosen)
+            site.batcher = batcher
+            return self._decorated(site)
+
+        return cast("ManyDecorator", decorator)
+
+    def _decorated(self, site: Site) -> Any:
+        self._refuse_rival(site)
+        wrapper = site.wrapper()
+        self._sites.add(site)
+        self._engine.admit(site)
+        return decorate(wrapper, site, self._keys, receipt=self._receipt)
 
     async def get(self, key: str, default: Any = None) -> Any:
         """Return the value under the logical ``key`` from either level, or ``default``; loads nothing."""
@@ -150,11 +178,12 @@ class CacheManager:
         await adrive(self._keys.write(key, value, policy_for(self.policy, ttl, tags), tasks=True))
 
     async def set_many(self, mapping: Mapping[str, Any], *, ttl: float | None = None) -> None:
-        """Store each value of ``mapping`` under its key, for ``ttl`` seconds (>= 0; default: the manager's policy)."""
+        """Store each value of ``mapping`` under its key, for ``ttl`` seconds (>= 0; default: the manager's policy).
+
+        All are written to Redis together. If one cannot be stored, the others are, and its error is raised.
+        """
         policy = policy_for(self.policy, ttl, ())
-        await asyncio.gather(
-            *(adrive(self._keys.write(key, value, policy, tasks=True)) for key, value in mapping.items())
-        )
+        unwrapped(await adrive(self._keys.write_many(mapping, policy, tasks=True)))
 
     async def get_or_set(self, key: str, loader: Callable[[], Any], **policy: Unpack[PolicyOptions]) -> Any:
         """Return the value under ``key``, or what ``loader`` returns, which is then stored.

@@ -77,7 +77,7 @@ class ModeContext:
 
 def mode_of(engine: Engine) -> Mode | None:
     """Return the innermost open mode of the running context for this manager."""
-    mode = MODE.get()
+    mode = MODE.get() if engine.contexts else None
     while mode is not None and not (mode.open and mode.engine is engine):
         mode = mode.outer
     return mode
@@ -85,7 +85,7 @@ def mode_of(engine: Engine) -> Mode | None:
 
 def bypassing(engine: Engine) -> bool:
     """Return whether the running context reads nothing from this manager."""
-    mode = mode_of(engine) if engine.contexts else None
+    mode = mode_of(engine)
     return mode is not None and mode.memo is None
 
 

@@ -14,6 +14,7 @@ from isp_perf._core.canonical import record_fields
 from isp_perf._core.keys import HASH, Field, Template, parse_template
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf._runtime.specialize import parameters, specialize
+from isp_perf.cache._batcher import Batcher
 from isp_perf.cache._codec import MsgpackCodec, codec_for
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._copies import own
@@ -79,6 +80,7 @@ class Site:
         self.asynchronous = inspect.iscoroutinefunction(function)
         self.counters = Counters()
         self.context = copy_context()
+        self.batcher: Batcher | None = None
         self._codec: Codec | MsgpackCodec | None = policy.codec
         names = [parameter.name for parameter in declared]
         owner = _owner(function, names)

@@ -36,6 +36,11 @@ class Blocking:
         self.data[key] = value
         self.ttls[key] = ttl
 
+    def set_many(self, values, *, ttl=None):
+        self._asked("set_many")
+        self.data.update(values)
+        self.ttls.update(dict.fromkeys(values, ttl))
+
     def delete(self, *keys):
         self._asked("delete")
         return sum(self.data.pop(key, None) is not None for key in keys)

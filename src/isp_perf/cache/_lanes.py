@@ -1,0 +1,137 @@
+"""Several flows side by side in one thread, so that what they ask of others can be asked together."""
+
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Final, cast
+
+from isp_perf._runtime.drive import Failure, without_frame
+from isp_perf._runtime.flights import ThreadWaiter
+from isp_perf.cache._exchange import Flow
+
+__all__ = ["Lane", "Sets", "side_by_side"]
+
+_EVERY_ERROR: Final = Exception  # a sick level may raise anything: each writer decides what that means
+_EVERY_OUTCOME: Final = BaseException  # an interruption is an outcome too: every flow has to hear of it
+
+
+class Lane:
+    """One flow with a context of its own.
+
+    Args:
+        flow: yields steps for threads.
+
+    Attributes:
+        step: what it waits for; ``None`` once it has ended.
+        outcome: what it returned, or the ``Failure`` it ended with.
+    """
+
+    __slots__ = ("_context", "_flow", "outcome", "step")
+
+    def __init__(self, flow: Flow) -> None:
+        self._context = copy_context()
+        self._flow = flow
+        self.step: Callable[[], Any] | None = None
+        self.outcome: Any = None
+        self._go_on(next, flow)
+
+    def ask(self, question: Callable[[], Any]) -> Any:
+        """Return the answer of ``question`` in the flow's context."""
+        return self._context.run(question)
+
+    def answer(self, answer: Any) -> None:
+        """Give the flow what its step would have returned; a ``Failure``: what it would have raised."""
+        if answer.__class__ is Failure:
+            self._go_on(self._flow.throw, answer.error)
+        else:
+            self._go_on(self._flow.send, answer)
+
+    def advance(self, stop: Callable[[Callable[[], Any]], bool]) -> None:
+        """Take steps until the flow ends, or one is to ``stop`` at."""
+        while self.step is not None and not stop(self.step):
+            try:
+                answer = self._context.run(self.step)
+            except _EVERY_OUTCOME as error:
+                answer = Failure(without_frame(error))
+            self.answer(answer)
+
+    def _go_on(self, resume: Callable[..., Any], argument: Any) -> None:
+        try:
+            self.step = self._context.run(resume, argument)
+        except StopIteration as end:
+            self.step, self.outcome = None, end.value
+        except _EVERY_OUTCOME as error:
+            self.step, self.outcome = None, Failure(without_frame(error))
+
+
+def side_by_side(
+    flows: Sequence[Flow],
+    shared: Callable[[Callable[[], Any]], bool],
+    together: Callable[[list[Lane]], list[Any]],
+) -> list[Any]:
+    """Run ``flows`` in this thread and return their outcomes in order.
+
+    Args:
+        flows: what to run.
+        shared: whether a step is one of those that are answered together.
+        together: answers the steps of these lanes, in order; a ``Failure`` stands for an error.
+    """
+    lanes = [Lane(flow) for flow in flows]
+    for lane in lanes:
+        lane.advance(lambda step: shared(step) or _waits(step))
+    asking = [lane for lane in lanes if lane.step is not None and shared(lane.step)]
+    if asking:
+        try:
+            answers = together(asking)
+        except _EVERY_OUTCOME as error:
+            answers = [Failure(without_frame(error))] * len(asking)
+        for lane, answer in zip(asking, answers, strict=True):
+            lane.answer(answer)
+    # Who waits for another thread's load comes last: that thread may be waiting for one of ours.
+    for lane in sorted(lanes, key=lambda lane: lane.step is not None and _waits(lane.step)):
+        lane.advance(_never)
+    return [lane.outcome for lane in lanes]
+
+
+class Sets:
+    """Writes of single values that leave together.
+
+    Args:
+        ops: the remote level for threads; one without ``set_many`` is asked for each value.
+    """
+
+    def __init__(self, ops: Any) -> None:
+        self._ops = ops
+        self._set_many = getattr(ops, "set_many", None)
+
+    def is_set(self, step: Any) -> bool:
+        """Return whether ``step`` writes one value."""
+        return self._set_many is not None and isinstance(step, partial) and cast("Any", step).func == self._ops.set
+
+    def send(self, lanes: list[Lane]) -> list[Any]:
+        """Write the values of all ``lanes``, those of one ttl with one command."""
+        steps = [cast("Any", lane.step) for lane in lanes]
+        by_ttl: dict[float | None, dict[str, bytes]] = {}
+        for step in steps:
+            wire, data = step.args
+            by_ttl.setdefault(step.keywords["ttl"], {})[wire] = data
+        errors: dict[str, Exception] = {}
+        for ttl, values in by_ttl.items():
+            errors |= self._sent(values, ttl)
+        return [Failure(errors[step.args[0]]) if step.args[0] in errors else None for step in steps]
+
+    def _sent(self, values: dict[str, bytes], ttl: float | None) -> dict[str, Exception]:
+        try:
+            result: Any = self._set_many(values, ttl=ttl) if self._set_many else None
+        except _EVERY_ERROR as error:
+            return dict.fromkeys(values, error)
+        return dict(getattr(result, "errors", None) or {})
+
+
+def _waits(step: Any) -> bool:
+    """Return whether ``step`` waits for the load of another caller."""
+    return isinstance(getattr(getattr(step, "func", step), "__self__", None), ThreadWaiter)
+
+
+def _never(_step: Callable[[], Any]) -> bool:
+    return False
