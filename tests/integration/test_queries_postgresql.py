@@ -2,13 +2,14 @@
 
 import asyncio
 import importlib.util
+from typing import NamedTuple
 
 import pytest
 from sqlalchemy import ForeignKey, Index, create_engine, insert, select, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 
-from isp_perf.queries import count_queries, install, preload, preload_into
+from isp_perf.queries import count_queries, install, preload, preload_into, read_records
 
 
 class Base(DeclarativeBase):
@@ -142,6 +143,43 @@ async def test_a_failing_batch_reaches_everybody(factory):
         await session.rollback()
 
 
+class ClienteLido(NamedTuple):
+    id: int
+    nome: str
+
+
+class MensagemLida(NamedTuple):
+    id: int
+    nota: int | None
+
+
+class ConversaLida(NamedTuple):
+    id: int
+    cliente: ClienteLido
+    notadas: list[MensagemLida]
+    resumo: str
+
+
+def lida(conversa):
+    cliente = ClienteLido(conversa.cliente.id, conversa.cliente.nome)
+    notadas = [MensagemLida(m.id, m.nota) for m in conversa.notadas]
+    return ConversaLida(conversa.id, cliente, notadas, conversa.resumo)
+
+
+async def test_records(factory):
+    """Records hold what the objects hold, in one statement for each list, on the first run and on later ones."""
+    async with factory() as session:
+        for most in (10, 30, 0):
+            statement = select(Conversa).where(Conversa.id <= most).order_by(Conversa.id)
+            found = (await session.scalars(statement)).all()
+            await preload_into(session, found, "cliente", "notadas")
+            expected = await session.run_sync(lambda _, found=found: [lida(conversa) for conversa in found])
+            with count_queries() as queries:
+                read = await read_records(session, statement, into=ConversaLida, preload=("cliente", "notadas"))
+            assert read == expected
+            assert queries.count == (2 if most else 1)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("psycopg") is None, reason="psycopg is not installed")
 async def test_the_same_with_psycopg(factory, postgres_url):
     """The blocking driver gives the same rows in the same number of statements."""
@@ -154,6 +192,11 @@ async def test_the_same_with_psycopg(factory, postgres_url):
             for conversa in session.scalars(select(Conversa).options(*plan)):
                 assert conversa.notadas == sorted(conversa.mensagens, key=by_note)[:2]
         assert queries.count == 3
+        with sessionmaker(engine)() as session:
+            for most in (10, 30):
+                statement = select(Conversa).where(Conversa.id <= most).order_by(Conversa.id)
+                expected = [lida(conversa) for conversa in session.scalars(statement)]
+                assert read_records(session, statement, into=ConversaLida, preload=("cliente", "notadas")) == expected
         with count_queries() as loop, sessionmaker(engine)() as session:
             for number in range(1, 6):
                 session.get(Conversa, number)

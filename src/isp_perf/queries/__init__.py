@@ -8,6 +8,7 @@ from isp_perf.queries._into import preload_into
 from isp_perf.queries._lint import PreloadWarning
 from isp_perf.queries._middleware import QueryBudgetMiddleware
 from isp_perf.queries._plan import preload
+from isp_perf.queries._records import read_records
 from isp_perf.queries._stats import QueryStats
 from isp_perf.queries._watch import NPlusOneWarning
 
@@ -28,4 +29,5 @@ __all__ = [
     "preload",
     "preload_into",
     "query_budget",
+    "read_records",
 ]

@@ -18,6 +18,7 @@ __all__ = [
     "key_attributes",
     "leading_index",
     "order_of",
+    "pairs_once",
     "self_referencing",
     "unique_sets",
 ]
@@ -89,6 +90,19 @@ def _multiplies(mapper: Mapper[Any], seen: set[Mapper[Any]]) -> bool:
         for kind in mapper.self_and_descendants
         for relation in kind.relationships
     )
+
+
+def pairs_once(relation: RelationshipProperty[Any]) -> bool:
+    """Whether one parent meets one target at most once, so that no list needs its repeats removed."""
+    if relation.secondary is None:
+        return True
+    used = {
+        column.key
+        for pair in relation.local_remote_pairs or ()
+        for column in pair
+        if column.table is relation.secondary
+    }
+    return any(unique <= used for unique in unique_sets(relation.secondary))
 
 
 def self_referencing(relation: RelationshipProperty[Any]) -> bool:

@@ -2,11 +2,11 @@
 
 from typing import Any, TypeAlias, TypeGuard
 
-from sqlalchemy import Column
+from sqlalchemy import Column, Select
 from sqlalchemy.orm import InstanceState, Mapper, RelationshipProperty
 from sqlalchemy.orm.util import AliasedInsp
 
-__all__ = ["Entity", "is_column", "is_entity", "is_relationship", "is_state"]
+__all__ = ["Entity", "is_column", "is_entity", "is_relationship", "is_select", "is_state"]
 
 Entity: TypeAlias = Mapper[Any] | AliasedInsp[Any]
 
@@ -24,6 +24,11 @@ def is_entity(thing: object) -> TypeGuard[Entity]:
 def is_state(thing: object) -> TypeGuard[InstanceState[Any]]:
     """Whether ``thing`` is the state of a mapped object."""
     return isinstance(thing, InstanceState)
+
+
+def is_select(thing: object) -> TypeGuard[Select[Any]]:
+    """Whether ``thing`` is a SELECT."""
+    return isinstance(thing, Select)
 
 
 def is_relationship(thing: object) -> TypeGuard[RelationshipProperty[Any]]:

@@ -27,7 +27,7 @@ from isp_perf.queries._compat import (
     target_keys,
     uses_identity,
 )
-from isp_perf.queries._facts import among, key_attributes, unique_sets
+from isp_perf.queries._facts import among, key_attributes, pairs_once
 from isp_perf.queries._groups import peers_of
 from isp_perf.queries._kinds import is_relationship
 from isp_perf.queries._stats import QueryStats
@@ -76,7 +76,7 @@ class Batching:
 
     def _relationship(self, execution: ORMExecuteState, state: Any) -> Any:
         relation = _loaded_relation(execution, state)
-        if relation is None or not _is_settled(state, relation) or not _pairs_once(relation):
+        if relation is None or not _is_settled(state, relation) or not pairs_once(relation):
             return None
         session, key = execution.session, relation.key
         in_turn(session, (id(state.load_options), relation), lambda: self._load(execution, relation, state))
@@ -189,19 +189,6 @@ def _is_settled(state: Any, relation: RelationshipProperty[Any]) -> bool:
         mapper.isa(relation.parent)
         and not key_attributes(mapper, relation.local_columns) & state.committed_state.keys()
     )
-
-
-def _pairs_once(relation: RelationshipProperty[Any]) -> bool:
-    """Whether one parent meets one target at most once, so that no list needs its repeats removed."""
-    if relation.secondary is None:
-        return True
-    used = {
-        column.key
-        for pair in relation.local_remote_pairs or ()
-        for column in pair
-        if column.table is relation.secondary
-    }
-    return any(unique <= used for unique in unique_sets(relation.secondary))
 
 
 def _target_is_unknown(session: Session, relation: RelationshipProperty[Any], state: Any) -> bool:
