@@ -1,12 +1,12 @@
 """Datasette, an application nobody here wrote, wrapped by everything there is: its pages come out the same."""
 
+import importlib
 import sqlite3
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import httpx
 import pytest
-from datasette.app import Datasette
 
 from isp_perf import CacheManager, CompressionMiddleware, RedisPool
 from isp_perf.breaker import CircuitOpenMiddleware
@@ -109,7 +109,6 @@ def database(tmp_path_factory):
 @pytest.fixture
 async def datasette(database, monkeypatch):
     """The application as it is; its pages print how long a query took, so that its stopwatch stands still."""
-    monkeypatch.setattr("datasette.views.base.time", SimpleNamespace(perf_counter=lambda: 0.0))
     opened, connect = [], sqlite3.connect
 
     def recorded(*args, **options):
@@ -117,7 +116,9 @@ async def datasette(database, monkeypatch):
         return opened[-1]
 
     monkeypatch.setattr(sqlite3, "connect", recorded)
-    served = Datasette([str(database)], settings={"allow_download": True, "default_cache_ttl": 0})
+    module = importlib.import_module("datasette.app")  # not sooner: the import opens a connection of its own
+    monkeypatch.setattr("datasette.views.base.time", SimpleNamespace(perf_counter=lambda: 0.0))
+    served = module.Datasette([str(database)], settings={"allow_download": True, "default_cache_ttl": 0})
     await served.invoke_startup()
     yield served
     for connection in opened:  # Datasette itself leaves those in memory open

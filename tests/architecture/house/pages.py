@@ -36,8 +36,11 @@ def open_page(namespace: dict[str, Any]) -> None:
 
 
 def close_page(namespace: dict[str, Any]) -> None:
-    """End the page's event loop, so that nothing it left running outlives it."""
+    """End the page's event loop and dispose of its engines, so that nothing it left outlives it."""
     namespace.pop(_RUNNER).close()
+    for thing in namespace.values():
+        if type(thing).__module__.startswith("sqlalchemy.engine") and hasattr(thing, "dispose"):
+            thing.dispose()
 
 
 def run_block(example: Example) -> None:
