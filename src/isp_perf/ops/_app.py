@@ -2,17 +2,25 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qs
 
 from isp_perf.metrics import MetricRegistry, MetricsApp
 from isp_perf.metrics._asgi import Receive, Scope, Send, header, lifespan, reply
+from isp_perf.metrics._group import owner
 from isp_perf.metrics._registry import Scope as Reach
 from isp_perf.metrics._snapshot import Snapshot
+from isp_perf.ops._configs import breaker_configs
 from isp_perf.ops._dashboard import Dashboard, DashboardLoader, Store
 from isp_perf.ops._figures import cache_stats, circuit_breakers, compression_stats, pool_info
 from isp_perf.ops._health import Check, Checks
+from isp_perf.ops._history import started_at
+from isp_perf.ops._live import Live
+from isp_perf.ops._picture import STREAM_ROUTE
+from isp_perf.ops._viewer import is_local, send_page, stream, wanted
 
 __all__ = ["PATHS", "Authorizer", "Monitored", "OpsApp"]
 
@@ -61,16 +69,20 @@ class Monitored(Protocol):
 
 
 class OpsApp:
-    """Answers the monitoring endpoints as JSON, and the metrics as text.
+    """Answers the monitoring endpoints as JSON, the metrics as text, and the live page for browsers.
 
     ``/health``, ``/health/live``, ``/health/ready``, ``/cache/stats``, ``/compression/stats``, ``/circuit-breakers``,
     ``/performance/dashboard`` and ``/metrics``. Figures are totals over all workers; ``?scope=worker`` asks for the one
     that answers. It may be mounted under a path. GET and HEAD; nothing is to be stored by caches on the way.
 
+    ``/performance/dashboard`` is the live page for who accepts ``text/html``, and the stream that feeds it for who
+    accepts ``text/event-stream``.
+
     Args:
         toolkit: what to show.
         auth: coroutine function that is given the ASGI scope and says whether the request may be answered; ``None``:
-            everything is open. Health checks for orchestrators (``/health/live``, ``/health/ready``) are always open.
+            JSON and metrics are open, and the live page (with the figures it shows) answers requests from this machine
+            only. Health checks for orchestrators (``/health/live``, ``/health/ready``) are always open.
         dashboard: coroutine function that returns the application's own figures for ``/performance/dashboard``.
         checks: further dependencies for ``/health`` by name, each a coroutine function that returns
             ``{"status": "healthy"}`` or raises; the service is unhealthy without them.
@@ -91,6 +103,7 @@ class OpsApp:
         self._metrics = MetricsApp(toolkit.metrics)
         self._checks = Checks(optional={"redis": self._redis}, required=checks or {})
         self.dashboard = Dashboard(dashboard, toolkit.cache)
+        self._lives: dict[Reach, Live] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan protocol where this is the whole application."""
@@ -106,22 +119,50 @@ class OpsApp:
             await _json(scope, send, 403, body={"detail": "not allowed"})
         elif path == "/metrics":
             await self._metrics(scope, receive, send)
+        elif path == _DASHBOARD and scope["method"] in _READ and (kind := wanted(scope)) != "json":
+            await self._show(kind, scope, receive, send=send)
         else:
             await self._answer(path, scope, send)
 
     async def start(self) -> None:
-        """Warm the dashboard and keep it fresh."""
+        """Warm the dashboard and keep it fresh; remember the last minutes for the live page."""
         await self.dashboard.start()
+        self._live("all").start()
 
     async def aclose(self) -> None:
         """Stop what ``start`` began."""
+        for live in self._lives.values():
+            await live.aclose()
         await self.dashboard.aclose()
+
+    async def _show(self, kind: str, scope: Scope, receive: Receive, *, send: Send) -> None:
+        """Answer with the live page or its stream."""
+        live = self._live(_reach(scope))
+        if self._auth is None and not is_local(scope):
+            reason = "the live page answers this machine only; give OpsApp an auth to open it to others"
+            await _json(scope, send, 403, body={"detail": reason})
+        elif kind == "page":
+            await send_page(live, scope, send)
+        else:
+            scope["isp_perf.route"] = STREAM_ROUTE
+            await stream(live, scope, receive, send=send)
+
+    def _live(self, reach: Reach) -> Live:
+        """Return the sampler of all workers or of this one."""
+        found = self._lives.get(reach)
+        if found is None:
+            alone = reach == "worker"
+            since = started_at(os.getpid() if alone else owner(os.environ))
+            found = self._lives[reach] = Live(
+                partial(self._toolkit.metrics.collect, reach), self.dashboard.latest, since=since, one_worker=alone
+            )
+        return found
 
     async def _answer(self, path: str, scope: Scope, send: Send) -> None:
         endpoint = _ENDPOINTS.get(path)
         if endpoint is None:
             await _json(scope, send, 404, body={"detail": "no such page", "pages": list(PATHS)})
-        elif scope["method"] not in {"GET", "HEAD"}:
+        elif scope["method"] not in _READ:
             await reply(send, 405, [(b"allow", b"GET, HEAD")], body=b"", head=False)
         else:
             status, body = await endpoint(self, scope)
@@ -132,9 +173,7 @@ class OpsApp:
         return {name: health[name] for name in ("status", "ping_time_ms", "reason") if name in health}
 
     async def _snapshot(self, scope: Scope) -> Snapshot:
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-        reach: Reach = "worker" if query.get("scope") == ["worker"] else "all"
-        return await asyncio.to_thread(self._toolkit.metrics.collect, reach)
+        return await asyncio.to_thread(self._toolkit.metrics.collect, _reach(scope))
 
     async def live(self, _: Scope) -> Answer:
         """Answer that the process runs; asks nobody."""
@@ -163,12 +202,17 @@ class OpsApp:
         return 200, {"compression_stats": compression_stats(await self._snapshot(scope))}
 
     async def breakers(self, scope: Scope) -> Answer:
-        """Answer with every breaker's state."""
-        return 200, {"circuit_breakers": circuit_breakers(await self._snapshot(scope))}
+        """Answer with every breaker's state, and its configuration where this worker has it."""
+        found, configs = circuit_breakers(await self._snapshot(scope)), breaker_configs()
+        return 200, {"circuit_breakers": {name: {**found[name], "config": configs.get(name)} for name in found}}
 
-    async def figures(self, _: Scope) -> Answer:
-        """Answer with the application's own figures, from the cache."""
-        return 200, {"dashboard_stats": await self.dashboard.figures()}
+    async def figures(self, scope: Scope) -> Answer:
+        """Answer with the application's own figures, from the cache, and with the page's for who may see the page."""
+        body: dict[str, Any] = {"dashboard_stats": await self.dashboard.figures()}
+        if self._auth is not None or is_local(scope):
+            frame = await self._live(_reach(scope)).frame()
+            body["performance"] = {name: value for name, value in frame.picture.items() if name != "own"}
+        return 200, body
 
 
 _ENDPOINTS: Final[Mapping[str, Callable[[OpsApp, Scope], Awaitable[Answer]]]] = {
@@ -183,7 +227,14 @@ _ENDPOINTS: Final[Mapping[str, Callable[[OpsApp, Scope], Awaitable[Answer]]]] = 
 PATHS: Final = (*_ENDPOINTS, "/metrics")
 """The paths that are answered, below the path the application is mounted under."""
 
+_DASHBOARD: Final = "/performance/dashboard"
+_READ: Final = frozenset({"GET", "HEAD"})
 _OPEN: Final = frozenset({"/health/live", "/health/ready"})
+
+
+def _reach(scope: Scope) -> Reach:
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    return "worker" if query.get("scope") == ["worker"] else "all"
 
 
 def route_path(scope: Scope) -> str:

@@ -42,6 +42,11 @@ class Dashboard:
         self._loader = loader
         self._store = store
         self._task: asyncio.Task[None] | None = None
+        self._latest: Mapping[str, Any] = {}
+
+    def latest(self) -> Mapping[str, Any]:
+        """Return the figures computed last, empty before the first ones; asks neither loader nor cache."""
+        return self._latest
 
     async def start(self) -> None:
         """Compute the figures once, and go on refreshing them; a loader that fails is logged and tried again."""
@@ -81,4 +86,5 @@ class Dashboard:
         if isinstance(figures, BaseException):
             _log.warning("the dashboard's loader failed: %s", type(figures).__name__)
             return
+        self._latest = dict(figures)
         await self._store.set(_KEY, dict(figures), ttl=_TTL)

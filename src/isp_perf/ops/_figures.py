@@ -6,23 +6,24 @@ from typing import Any, Final
 from isp_perf.metrics._from_breaker import STATES
 from isp_perf.metrics._snapshot import Snapshot
 
-__all__ = ["cache_stats", "circuit_breakers", "compression_stats", "pool_info"]
+__all__ = ["cache_stats", "circuit_breakers", "compression_stats", "grouped", "pool_info"]
 
 _MIB: Final = 1 << 20
 _NAMES: Final = {"br": "brotli"}
 _ALWAYS: Final = ("brotli", "gzip")
 
 
-def _grouped(snapshot: Snapshot, name: str, label: str) -> dict[str, Any]:
+def grouped(snapshot: Snapshot, name: str, label: str) -> dict[str, Any]:
+    """Return a family's sums per value of ``label``; empty if it has no series."""
     column = snapshot.get(name)
     return column.grouped(label) if column.keys else {}
 
 
 def cache_stats(snapshot: Snapshot) -> dict[str, Any]:
     """Return ``hits``, ``misses``, ``hit_rate`` (percent, one decimal, 0.0 without reads), ``l1_size`` and the rest."""
-    results = _grouped(snapshot, "isp_cache_gets_total", "result")
-    tiers = _grouped(snapshot, "isp_cache_gets_total", "tier")
-    loads = _grouped(snapshot, "isp_cache_loads_total", "result")
+    results = grouped(snapshot, "isp_cache_gets_total", "result")
+    tiers = grouped(snapshot, "isp_cache_gets_total", "tier")
+    loads = grouped(snapshot, "isp_cache_loads_total", "result")
     hits, misses = results.get("hit", 0), results.get("miss", 0)
     reads = hits + misses
     return {
@@ -36,14 +37,14 @@ def cache_stats(snapshot: Snapshot) -> dict[str, Any]:
         "load_errors": loads.get("error", 0),
         "load_seconds": round(snapshot.get("isp_cache_load_seconds_total").total(), 6),
         "joined": snapshot.get("isp_cache_coalesced_waiters_total").total(),
-        "evictions": _grouped(snapshot, "isp_cache_evictions_total", "cause").get("size", 0),
+        "evictions": grouped(snapshot, "isp_cache_evictions_total", "cause").get("size", 0),
         "remote_errors": snapshot.get("isp_cache_remote_errors_total").total(),
     }
 
 
 def pool_info(snapshot: Snapshot) -> dict[str, int]:
     """Return the sockets of all workers: ``created_connections`` and ``available_connections``."""
-    states = _grouped(snapshot, "isp_redis_pool_connections", "state")
+    states = grouped(snapshot, "isp_redis_pool_connections", "state")
     return {f"{state}_connections": int(states.get(state, 0)) for state in ("created", "available")}
 
 
@@ -52,8 +53,8 @@ def compression_stats(snapshot: Snapshot) -> dict[str, Any]:
 
     The totals are the sums of ``by_encoding``, in which brotli and gzip always stand.
     """
-    requests = _grouped(snapshot, "isp_compression_responses_total", "encoding")
-    saved = _grouped(snapshot, "isp_compression_saved_bytes_total", "encoding")
+    requests = grouped(snapshot, "isp_compression_responses_total", "encoding")
+    saved = grouped(snapshot, "isp_compression_saved_bytes_total", "encoding")
     by_encoding = {name: {"requests": 0, "bytes_saved": 0} for name in _ALWAYS}
     for coding, count in requests.items():
         entry = {"requests": int(count), "bytes_saved": int(saved.get(coding, 0))}
@@ -64,7 +65,7 @@ def compression_stats(snapshot: Snapshot) -> dict[str, Any]:
         "total_bytes_saved": total,
         "total_bytes_saved_mb": round(total / _MIB, 1),
         "by_encoding": by_encoding,
-        "skipped": _grouped(snapshot, "isp_compression_skipped_total", "reason"),
+        "skipped": grouped(snapshot, "isp_compression_skipped_total", "reason"),
         "bytes_in": snapshot.get("isp_compression_in_bytes_total").total(),
         "bytes_out": snapshot.get("isp_compression_out_bytes_total").total(),
     }
@@ -87,9 +88,10 @@ def circuit_breakers(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
         kinds = by_breaker.setdefault(name, {})
         kinds[kind] = kinds.get(kind, 0) + value
     gauges = {
-        "failures": _grouped(snapshot, "isp_circuit_breaker_failures", "breaker"),
-        "retry": _grouped(snapshot, "isp_circuit_breaker_retry_after_seconds", "breaker"),
-        "rejected": _grouped(snapshot, "isp_circuit_breaker_not_permitted_total", "breaker"),
+        "failures": grouped(snapshot, "isp_circuit_breaker_failures", "breaker"),
+        "retry": grouped(snapshot, "isp_circuit_breaker_retry_after_seconds", "breaker"),
+        "rejected": grouped(snapshot, "isp_circuit_breaker_not_permitted_total", "breaker"),
+        "opened": grouped(snapshot, "isp_circuit_breaker_opened_at_seconds", "breaker"),
     }
     return {name: _breaker(name, state, by_breaker.get(name, {}), gauges=gauges) for name, state in states.items()}
 
@@ -105,4 +107,5 @@ def _breaker(
         "failures": kinds.get("failure", 0),
         "rejected": gauges["rejected"].get(name, 0),
         "retry_after_ms": None if wait is None else round(wait * 1000),
+        "opened_at": None if state == "closed" else gauges["opened"].get(name),
     }

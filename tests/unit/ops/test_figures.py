@@ -95,4 +95,5 @@ def test_of_several_workers_the_worst_state_is_told():
         "failures": 2,
         "rejected": 0,
         "retry_after_ms": 12_500,
+        "opened_at": None,
     }

@@ -5,13 +5,22 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from isp_perf.breaker import CircuitBreaker, CircuitConfig, CircuitRegistry
 from isp_perf.cache import CacheManager
 from isp_perf.errors import ConfigurationError
 from isp_perf.metrics import registry
 from isp_perf.ops import PATHS, OpsApp, schema
 from isp_perf.redis import RedisPool
 
-TYPES = {"object": dict, "integer": int, "number": (int, float), "boolean": bool, "null": type(None), "string": str}
+TYPES = {
+    "object": dict,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "null": type(None),
+    "string": str,
+    "array": list,
+}
 
 
 def check(value, rules):
@@ -23,6 +32,8 @@ def check(value, rules):
     assert "enum" not in rules or value in rules["enum"]
     if isinstance(value, (int, float)):
         assert rules.get("minimum", value) <= value <= rules.get("maximum", value)
+    for item in value if isinstance(value, list) else ():
+        check(item, rules.get("items", {}))
     if isinstance(value, dict):
         assert set(rules.get("required", ())) <= set(value)
         for name, item in value.items():
@@ -54,6 +65,58 @@ async def test_every_endpoint_keeps_its_schema(path, scope):
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
     check(answer.json(), schema(path))
+
+
+@pytest.mark.parametrize("scope", ["", "?scope=worker"])
+async def test_who_may_see_the_page_gets_its_figures_as_json(scope):
+    """On this machine the dashboard's JSON holds what the page shows, by schema; elsewhere the seed's keys."""
+    watched = Watched()
+
+    @watched.cache.cached(f"user{len(scope)}:{{user_id}}")
+    async def user(user_id: int) -> int:
+        return user_id
+
+    for number in (4711, 4711, 4712):
+        await user(number)
+    circuits = CircuitRegistry()
+    CircuitBreaker("ops-gateway", CircuitConfig(failure_threshold=2), registry=circuits).call(int)
+    app = OpsApp(watched)
+    async with client(app) as http:
+        near = await http.get(f"http://localhost/performance/dashboard{scope}")
+        far = await http.get(f"/performance/dashboard{scope}")
+        breakers = (await http.get(f"/circuit-breakers{scope}")).json()
+    await app.aclose()
+    check(near.json(), schema("/performance/dashboard"))
+    check(breakers, schema("/circuit-breakers"))
+    assert set(far.json()) == {"dashboard_stats"}
+    keys = {row["key"]: row for row in near.json()["performance"]["hot_keys"] if row["cache"] == "ops-test"}
+    assert keys[f"user{len(scope)}:{{user_id}}"]["hits"] == 1
+    assert "4711" not in near.text
+    gateway = breakers["circuit_breakers"]["ops-gateway"]
+    assert (gateway["opened_at"], gateway["config"]["failure_threshold"]) == (None, 2)
+    assert gateway["config"]["break_duration"] == 30.0
+
+
+async def test_the_page_is_for_this_machine_unless_somebody_decides():
+    """A browser elsewhere gets 403 and the reason; with an auth that agrees it gets the page."""
+
+    async def agree(_):
+        return True
+
+    html = {"accept": "text/html"}
+    async with client(OpsApp(Watched())) as http:
+        near = await http.get("http://localhost/performance/dashboard", headers=html)
+        far = await http.get("/performance/dashboard", headers=html)
+        head = await http.head("http://localhost/performance/dashboard", headers=html)
+        stream = await http.get("/performance/dashboard", headers={"accept": "text/event-stream"})
+        proxied = await http.get("http://localhost/performance/dashboard", headers={**html, "x-real-ip": "10.0.0.1"})
+    async with client(OpsApp(Watched(), auth=agree)) as http:
+        agreed = await http.get("/performance/dashboard", headers=html)
+    assert [near.status_code, far.status_code, stream.status_code, proxied.status_code] == [200, 403, 403, 403]
+    assert "auth" in far.json()["detail"]
+    assert near.headers["content-type"].startswith("text/html")
+    assert (agreed.status_code, agreed.text.startswith("<!doctype html>")) == (200, True)
+    assert (head.status_code, head.content) == (200, b"")
 
 
 async def test_without_redis_the_pool_is_disabled_and_the_service_healthy():

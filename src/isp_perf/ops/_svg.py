@@ -1,0 +1,97 @@
+"""Small pictures as inline SVG: lines over time and bars, without a style or script of their own."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Final
+
+__all__ = ["bars", "lines", "sparkline", "trace"]
+
+_WIDTH, _HEIGHT = 120, 30  # of a sparkline, in its own units
+_PLOT_WIDTH, _PLOT_HEIGHT, _MARGIN = 640, 180, 46
+_ROW = 22
+_NAME_WIDTH: Final = 250
+
+Point = tuple[float, float]  # time in seconds, value
+
+
+def trace(points: Sequence[Point], *, span: float, box: tuple[float, float] = (_WIDTH, _HEIGHT)) -> str:
+    """Return the path of a line whose last point is at the right edge.
+
+    Args:
+        points: in order of time.
+        span: seconds from the left to the right edge, > 0.
+        box: width and height of the area; the highest value touches its top, 0 its bottom.
+    """
+    if not points:
+        return ""
+    width, height = box
+    end = points[-1][0]
+    top = max(value for _, value in points) or 1.0
+    shown = [(width * (1 - (end - at) / span), height * (1 - value / top)) for at, value in points if end - at <= span]
+    steps = dict.fromkeys((f"{x:.0f}", f"{y:.1f}") for x, y in shown)
+    return "M" + "L".join(f"{x} {y}" for x, y in steps)
+
+
+def sparkline(ident: str, path: str, label: str) -> str:
+    """Return a small line with an id, so that its path can be replaced."""
+    return (
+        f'<svg class="spark" viewBox="0 -1 {_WIDTH} {_HEIGHT + 2}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(label)}"><path id="{escape(ident)}" d="{path}"/></svg>'
+    )
+
+
+def lines(series: Mapping[str, Sequence[Point]], *, title: str, unit: str) -> str:
+    """Return a plot of lines over time with axes; each line is named in the legend.
+
+    Args:
+        series: points by name, in order of time.
+        title: what is shown.
+        unit: of the values.
+    """
+    points = [point for one in series.values() for point in one]
+    begin, end = min((at for at, _ in points), default=0.0), max((at for at, _ in points), default=1.0)
+    top = max((value for _, value in points), default=0.0) or 1.0
+    span = max(end - begin, 1e-9)
+    drawn = [
+        f'<path class="line line{number}" d="{_scaled(one, begin=begin, span=span, top=top)}"/>'
+        for number, one in enumerate(series.values())
+        if one
+    ]
+    legend = [
+        f'<text class="line{number}" x="{_MARGIN + 150 * number}" y="{_PLOT_HEIGHT + _MARGIN}">{escape(name)}</text>'
+        for number, name in enumerate(series)
+    ]
+    edges = (
+        f'<path class="axis" d="M{_MARGIN} 8V{_PLOT_HEIGHT + 8}H{_MARGIN + _PLOT_WIDTH}"/>'
+        f'<text x="2" y="16">{top:.4g}</text><text x="2" y="{_PLOT_HEIGHT + 8}">0</text>'
+        f'<text x="{_MARGIN + _PLOT_WIDTH}" y="{_PLOT_HEIGHT + 24}" text-anchor="end">{span:.0f} s</text>'
+    )
+    return _plot(f"{title} ({unit})", f"{edges}{''.join(drawn)}{''.join(legend)}", _PLOT_HEIGHT + _MARGIN + 8)
+
+
+def _scaled(points: Sequence[Point], *, begin: float, span: float, top: float) -> str:
+    return "M" + "L".join(
+        f"{_MARGIN + _PLOT_WIDTH * (at - begin) / span:.1f} {8 + _PLOT_HEIGHT * (1 - value / top):.1f}"
+        for at, value in points
+    )
+
+
+def bars(values: Sequence[tuple[str, float, str]], *, title: str) -> str:
+    """Return horizontal bars: name, length relative to the longest (>= 0), and the figure written beside it."""
+    top = max((value for _, value, _ in values), default=0.0) or 1.0
+    room = _PLOT_WIDTH + _MARGIN - _NAME_WIDTH - 110
+    rows = [
+        f'<text x="0" y="{_ROW * number + 15}">{escape(name)}</text>'
+        f'<rect class="bar" x="{_NAME_WIDTH}" y="{_ROW * number + 3}" height="{_ROW - 7}" '
+        f'width="{max(1.0, room * value / top):.1f}"/>'
+        f'<text x="{_NAME_WIDTH + 8 + room * value / top:.1f}" y="{_ROW * number + 15}">{escape(figure)}</text>'
+        for number, (name, value, figure) in enumerate(values)
+    ]
+    return _plot(title, "".join(rows), _ROW * len(values) + 4)
+
+
+def _plot(title: str, content: str, height: int) -> str:
+    return (
+        f'<svg class="plot" viewBox="0 0 {_PLOT_WIDTH + _MARGIN + 4} {height}" role="img" '
+        f'aria-label="{escape(title)}">{content}</svg>'
+    )

@@ -1,0 +1,146 @@
+"""The picture of a service: rates of a window, quantiles of what happened in it, totals and savings."""
+
+import os
+import time
+
+import pytest
+
+from isp_perf.metrics import MetricRegistry, _from_cache, _from_queries
+from isp_perf.metrics._http import HttpMetrics
+from isp_perf.metrics._snapshot import Column, Snapshot
+from isp_perf.ops._history import Checkpoints, History, Today, started_at
+from isp_perf.ops._picture import STREAM_ROUTE, picture, savings
+from isp_perf.ops._sections import draw
+
+EMPTY = Snapshot({})
+
+
+def column(module, name, series):
+    spec = next(value for value in vars(module).values() if getattr(value, "name", None) == name)
+    return Column(spec, sorted(series), [series[key] for key in sorted(series)])
+
+
+def cache_snapshot(hits, misses, key="user:{id}", seconds=1.0):
+    series = {
+        "isp_cache_gets_total": {("default", "l1", "hit"): hits, ("default", "none", "miss"): misses},
+        "isp_cache_function_gets_total": {("default", key, "hit"): hits, ("default", key, "miss"): misses},
+        "isp_cache_function_loads_total": {("default", key): misses},
+        "isp_cache_function_load_seconds_total": {("default", key): seconds},
+        "isp_cache_saved_seconds": {("default",): hits * seconds / misses if misses else 0.0},
+    }
+    return Snapshot({name: column(_from_cache, name, given) for name, given in series.items()}, 1_000_000_000)
+
+
+def http_snapshots():
+    """Two snapshots of one registry, ten requests and one failure apart."""
+    registry = MetricRegistry()
+    metrics = HttpMetrics(registry)
+
+    def requests(count, status, seconds, route="/users/{id}"):
+        cells = metrics.cells("GET", route, status)
+        for _ in range(count):
+            cells.requests.n += 1
+            cells.duration.observe(seconds)
+
+    requests(1000, 200, 5.0)
+    before = registry.collect("worker")
+    requests(9, 200, 0.010)
+    requests(1, 503, 0.100)
+    requests(3, 200, 9.0, STREAM_ROUTE)
+    return before, registry.collect("worker")
+
+
+def test_rates_and_quantiles_are_of_the_window():
+    """What happened before the window counts in the totals only, and streams count nowhere."""
+    before, now = http_snapshots()
+    requests = picture(now, before, 5.0)["requests"]
+    assert (requests["total"], requests["per_second"], requests["errors_per_second"]) == (1010, 2.0, 0.2)
+    assert requests["error_ratio"] == 0.1
+    assert requests["p50_seconds"] == pytest.approx(0.010, rel=0.0625)
+    assert requests["p99_seconds"] == pytest.approx(0.100, rel=0.0625)
+    [route] = picture(now, before, 5.0)["routes"]
+    assert (route["method"], route["route"], route["requests"]) == ("GET", "/users/{id}", 1010)
+
+
+def test_the_first_look_tells_no_rates():
+    """With nothing to compare with, rates and quantiles are unknown, and unknown is not zero."""
+    _, now = http_snapshots()
+    requests = picture(now, now, 0.0)["requests"]
+    assert [requests[name] for name in ("per_second", "error_ratio", "p99_seconds")] == [None, None, None]
+
+
+def test_a_counter_that_began_anew_gives_no_negative_rate():
+    """Totals smaller than before (a restarted group) are a rate of zero."""
+    before, now = http_snapshots()
+    assert picture(before, now, 5.0)["requests"]["per_second"] == 0.0
+
+
+def test_nothing_used_is_a_picture_too():
+    """A service that used no feature has every part of the picture, and every card."""
+    empty = picture(EMPTY, EMPTY, 0.0)
+    assert empty["caches"] == empty["hot_keys"] == empty["breakers"] == empty["routes"] == []
+    draft = draw({**empty, "saved": Today(None).saved(EMPTY, 1e9), "own": {}}, {})
+    assert "No request yet." in draft.cards["routes"]
+
+
+def test_hot_keys_are_templates_by_what_they_saved():
+    """A hot key is named by its template and stands with hits, mean load and the time it saved."""
+    now = cache_snapshot(90, 10, seconds=2.0)
+    [row] = picture(now, EMPTY, 1.0)["hot_keys"]
+    assert (row["key"], row["hits"], row["misses"], row["hit_ratio"]) == ("user:{id}", 90, 10, 0.9)
+    assert (row["load_seconds_mean"], row["saved_seconds"]) == (0.2, 18.0)
+    assert savings(now)["load_seconds"] == 18.0
+
+
+def test_sites_of_queries_are_listed_with_their_line():
+    """Lines that send one statement per object stand in the picture, most frequent first."""
+    series = {("n_plus_one", "Conversa.mensagens", "main.py:1"): 2, ("write_loop", "Conversa", "main.py:9"): 5}
+    name = "isp_queries_site_findings_total"
+    now = Snapshot({name: column(_from_queries, name, series)})
+    sites = picture(now, EMPTY, 1.0)["queries"]["sites"]
+    assert [(site["site"], site["findings"]) for site in sites] == [("main.py:9", 5), ("main.py:1", 2)]
+
+
+def test_the_window_is_about_ten_seconds():
+    """The present is compared with ten seconds ago, or with the oldest there is; few snapshots are kept."""
+    kept = Checkpoints()
+    snapshots = [Snapshot({}, number) for number in range(200)]
+    assert kept.before(0.0, snapshots[0]) == (0.0, snapshots[0])
+    for number in range(1, 200):
+        at, _ = kept.before(number * 0.25, snapshots[number])
+        assert number * 0.25 - at <= 12.5
+        assert at == 0.0 or number * 0.25 - at >= 9.5
+        assert len(kept._kept) <= 8
+
+
+def test_today_begins_at_midnight_or_with_the_service():
+    """What was saved before midnight does not count; a service started today counts from its start."""
+    noon = 1_700_000_000.0
+    born = Today(noon - 3600)
+    assert born.saved(cache_snapshot(90, 10), noon)["loads"] == 90
+    old = Today(noon - 10 * 86_400)
+    assert old.saved(cache_snapshot(90, 10), noon)["loads"] == 0
+    assert old.saved(cache_snapshot(100, 10), noon + 60)["loads"] == 10
+    tomorrow = old.saved(cache_snapshot(120, 10), noon + 86_400)
+    assert (tomorrow["loads"], tomorrow["since"] > noon) == (0, True)
+    unknown = Today(None)
+    assert unknown.saved(cache_snapshot(5, 1), noon)["loads"] == 0
+    assert "since " in unknown.saved(cache_snapshot(5, 1), noon)["since_text"]
+
+
+def test_a_process_knows_when_it_started():
+    """The start of this process lies in the past; of a process that does not exist nothing is told."""
+    started = started_at(os.getpid())
+    assert started is None or 0 <= time.time() - started < 86_400
+    assert started_at(2**22 + 1) is None
+
+
+def test_lines_take_one_point_a_second():
+    """Four pictures a second add one point, and unknown values none."""
+    history = History()
+    before, now = http_snapshots()
+    shown = picture(now, before, 5.0)
+    for number in range(9):
+        paths = history.add(number * 0.25, shown)
+    assert paths["rate"].count("L") + 1 == 3
+    assert paths["hits"] == ""
