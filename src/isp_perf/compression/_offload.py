@@ -1,25 +1,41 @@
 """Codec work away from the event loop: a few threads of our own, and a measure of how far behind they are."""
 
 import asyncio
+import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["Offload"]
+__all__ = ["Offload", "step_back"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _WEIGHT = 0.2
 _WAIT_UNIT = 0.01
 _MAX_WORKERS = 4
+_NICENESS = 5
+
+
+def step_back(niceness: int) -> None:
+    """Lower the priority of the calling thread (Linux only, where threads have one): event loops go first.
+
+    Args:
+        niceness: 0 (as the others) to 19.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 class Offload:
     """Runs codec jobs in threads; the codecs release the GIL, so the loop goes on meanwhile.
+
+    Where cores are scarce the loop must not wait for a codec's time slice: our threads are nicer than it.
 
     The threads are started by the first job, and again after a fork. Under trio, its own threads are used. A job whose
     caller is cancelled runs to its end, and its result is dropped.
@@ -50,7 +66,9 @@ class Offload:
         if self._executor is None or self._pid != os.getpid():
             self._pid = os.getpid()
             self.pending = 0
-            self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="isp_perf-codec")
+            self._executor = ThreadPoolExecutor(
+                self._workers, thread_name_prefix="isp_perf-codec", initializer=step_back, initargs=(_NICENESS,)
+            )
         return self._executor
 
     async def run(self, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

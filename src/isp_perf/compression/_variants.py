@@ -6,7 +6,6 @@ costs nothing to look up. A body is admitted when it is seen a second time; the 
 """
 
 import os
-import sys
 import threading
 from array import array
 from collections import deque
@@ -15,6 +14,7 @@ from typing import Final
 
 from isp_perf._core.cost import BEST_LEVELS, Choice
 from isp_perf.compression._config import VariantCache
+from isp_perf.compression._offload import step_back
 from isp_perf.compression._stats import CompressionStats
 
 __all__ = ["Variants"]
@@ -150,8 +150,7 @@ class _Upgrades:
             return None
 
     def _work(self) -> None:
-        if sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        step_back(_NICENESS)
         while (job := self._next()) is not None:
             entry, choice, body = job
             entry.better = (choice, self._encode(choice, body)[0])

@@ -1,6 +1,8 @@
 """Codec work in threads: results, cancellation, load, and executors that are gone."""
 
 import asyncio
+import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,6 +25,20 @@ async def test_a_job_runs_in_another_thread_and_its_errors_pass():
     offload.close()
     assert await offload.run(lambda: 5) == 5
     offload.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives each thread a priority of its own")
+async def test_our_threads_step_back_behind_the_loop():
+    """Codec threads of ours are nicer than the thread of the loop; a given executor's stay as they are."""
+
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    offload = Offload()
+    assert await offload.run(niceness) > niceness()
+    offload.close()
+    with ThreadPoolExecutor(1) as executor:
+        assert await Offload(executor).run(niceness) == niceness()
 
 
 async def test_an_executor_of_the_user_is_used(http, big):
