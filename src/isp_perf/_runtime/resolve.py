@@ -1,11 +1,12 @@
-"""Turns a Redis address into a remote level, so that no feature names its sibling."""
+"""Finds what a feature needs of its sibling, by one dynamic import each, so that no feature names another."""
 
 from importlib import import_module
+from typing import Any
 
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import RemoteLevel
 
-__all__ = ["remote_level"]
+__all__ = ["remote_level", "zstd_module"]
 
 
 def remote_level(redis: object) -> RemoteLevel | None:
@@ -26,3 +27,8 @@ def remote_level(redis: object) -> RemoteLevel | None:
             "redis", type(redis).__name__, "a URL, a RedisPool, a RemoteLevel or None", 'pass "redis://host:6379/0"'
         )
     return redis
+
+
+def zstd_module() -> Any:
+    """Return the zstd library that the compression room finds, or ``None``."""
+    return import_module("isp_perf.compression._codecs").library("compression.zstd", "backports.zstd")

@@ -9,6 +9,7 @@ from isp_perf.cache._decorator import AsyncCached, CacheDecorator, ManyDecorator
 from isp_perf.cache._entry import FillingEntry, FillingTags, entry
 from isp_perf.cache._manager import CacheManager
 from isp_perf.cache._receipt import Receipt, WarmReport
+from isp_perf.cache._signed import PickleCodec
 from isp_perf.cache._stats import CacheStats
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "FillingTags",
     "ManyDecorator",
     "MsgpackCodec",
+    "PickleCodec",
     "Receipt",
     "SyncCacheManager",
     "SyncCached",

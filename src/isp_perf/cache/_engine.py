@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from isp_perf._runtime.background import Background
-from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._local import Keyed, LocalLevel, Store
 from isp_perf.cache._remote import SecondLevel
@@ -34,7 +33,7 @@ class Source(Keyed, Protocol):
         ...
 
     @property
-    def codec(self) -> Codec | MsgpackCodec:
+    def codec(self) -> Codec:
         """How its values become bytes."""
         ...
 

@@ -11,7 +11,7 @@ from weakref import WeakSet
 from isp_perf._runtime.drive import Failure, adrive
 from isp_perf._runtime.flights import Flight, leading
 from isp_perf.cache._ages import MISSING, is_fresh
-from isp_perf.cache._codec import MsgpackCodec
+from isp_perf.cache._codec import packed, plain_codec
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._copies import handed_out
 from isp_perf.cache._engine import Call, Engine
@@ -51,13 +51,13 @@ class KeySource:
         self.tasks = True
         self.label = str(getattr(loader, "__qualname__", type(loader).__qualname__))
         self._loader = loader
-        self._codec = policy.codec
+        self._codec: Codec | None = None
 
     @property
-    def codec(self) -> Codec | MsgpackCodec:
+    def codec(self) -> Codec:
         """The policy's codec, or the one for plain values."""
         if self._codec is None:
-            self._codec = MsgpackCodec()
+            self._codec = plain_codec() if self.policy.codec is None else packed(self.policy.codec)
         return self._codec
 
     def key_of(self, slot: Any, token: str) -> str:

@@ -9,7 +9,7 @@ from isp_perf.cache._config import CachePolicy
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Clock, Observer, RemoteLevel
 
-__all__ = ["ROOM", "ManagerOptions", "check_options"]
+__all__ = ["ROOM", "ManagerOptions", "check_options", "check_secret"]
 
 ROOM: Final = 10_000
 _SHORTEST_SECRET: Final = 16
@@ -61,9 +61,9 @@ def _check_l1(level: object) -> None:
         )
 
 
-def _check_secret(secret: object) -> None:
-    """Check length and type; no part of a secret enters the message."""
-    parts = [secret] if isinstance(secret, bytes) else list(cast("Sequence[object]", secret))
+def check_secret(secret: object) -> None:
+    """Raise ``ConfigurationError`` unless ``secret`` is one key, or several; no part of it enters the message."""
+    parts = list(cast("Sequence[object]", secret)) if isinstance(secret, list | tuple) else [secret]
     if not parts or not all(isinstance(part, bytes) and len(part) >= _SHORTEST_SECRET for part in parts):
         raise ConfigurationError(
             "secret", "(hidden)", "bytes of 16 or more, or a sequence of such", "pass secrets.token_bytes(32)"
@@ -83,6 +83,6 @@ def _check_observer(observer: object) -> None:
 _CHECKS: Final[Mapping[str, Callable[[object], None]]] = {
     "namespace": _check_namespace,
     "l1": _check_l1,
-    "secret": _check_secret,
+    "secret": check_secret,
     "observer": _check_observer,
 }
