@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -20,14 +21,39 @@ from unittest import mock
 
 BREAK = 0.06
 THRESHOLD = 3
+STARTED: list[Callable[[], object]] = []  # what ends the threads that shared breakers of ours have begun
 ANSWERS = {True: "fault", False: "-", None: "n/a"}
 
 
 class Library:
-    """One library: `sync` and `later` protect a plain and a coroutine function with a new breaker."""
+    """One library: `sync` and `later` protect a plain and a coroutine function with a new breaker.
 
-    def __init__(self, name: str, module: str, *, make: Callable[[Any], Callable[..., Any]], only: str = "both"):
+    `shared` makes, for a module and the URL of a Redis server, what protects a plain function with a shared breaker;
+    `limit` makes a coroutine function that waits for an event, one call at a time while others queue up.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        *,
+        make: Callable[[Any], Callable[..., Any]],
+        only: str = "both",
+        shared: Callable[[Any, str], Callable[..., Any]] | None = None,
+        limit: Callable[[Any], Callable[[Any], Any]] | None = None,
+    ):
         self.name, self.module, self.make, self.only = name, module, make, only
+        self._shared, self._limit = shared, limit
+
+    def shared(self, url):
+        if self._shared is None:
+            raise NotImplementedError
+        return self._shared(importlib.import_module(self.module), url)
+
+    def limit(self):
+        if self._limit is None:
+            raise NotImplementedError
+        return self._limit(importlib.import_module(self.module))
 
     def sync(self, function):
         if self.only == "async":
@@ -45,6 +71,70 @@ def ours(module):
         failure_threshold=THRESHOLD, break_duration=BREAK, slow_call=module.SlowCall(0.02, 1.0)
     )
     return module.CircuitBreaker("faults", config)
+
+
+def ours_shared(module, url):
+    registry = module.CircuitRegistry()
+    breaker = registry.define("faults", module.CircuitConfig(failure_threshold=THRESHOLD, break_duration=BREAK))
+    fleet = registry.share(importlib.import_module("isp_perf.redis").RedisPool(url))
+    STARTED.append(fleet.close)
+    while not fleet.connected:
+        time.sleep(0.01)
+    return breaker
+
+
+def ours_limit(module):
+    @module.bulkhead(1, 5.0)
+    async def hold(wait):
+        await wait.wait()
+
+    return hold
+
+
+def hyx_limit(module):
+    queue = importlib.import_module("hyx.bulkhead").bulkhead(1, 2)
+
+    async def hold(wait):
+        async with queue:
+            await wait.wait()
+
+    return hold
+
+
+def client(url):
+    return importlib.import_module("redis").Redis.from_url(url)
+
+
+def pybreaker_shared(module, url):
+    storage = module.CircuitRedisStorage(module.STATE_CLOSED, client(url))
+    return module.CircuitBreaker(fail_max=THRESHOLD, reset_timeout=BREAK, state_storage=storage)
+
+
+def aiobreaker_shared(module, url):
+    states = importlib.import_module("aiobreaker.state").CircuitBreakerState
+    storage = importlib.import_module("aiobreaker.storage.redis").CircuitRedisStorage(states.CLOSED, client(url))
+    breaker = module.CircuitBreaker(
+        fail_max=THRESHOLD, timeout_duration=timedelta(seconds=BREAK), state_storage=storage
+    )
+
+    def protect(function):
+        def plain():
+            return function()
+
+        return breaker(plain)
+
+    return protect
+
+
+def purgatory_shared(module, url):
+    factory = module.SyncCircuitBreakerFactory(THRESHOLD, BREAK, uow=module.SyncRedisUnitOfWork(url))
+    factory.initialize()
+    return factory("faults")
+
+
+def interlock_shared(module, url):
+    storage = importlib.import_module("interlock.integrations.redis").RedisStorage(client(url))
+    return module.CircuitBreaker(name="faults", storage=storage)
 
 
 def interlock(module):
@@ -83,19 +173,24 @@ def purgatory(module):
 
 
 LIBRARIES = [
-    Library("isp_perf", "isp_perf.breaker", make=ours),
+    Library("isp_perf", "isp_perf.breaker", make=ours, shared=ours_shared, limit=ours_limit),
     # What pybreaker does to a coroutine function is experiment 3; the others would only repeat it.
     Library(
         "pybreaker",
         "pybreaker",
         make=lambda m: m.CircuitBreaker(fail_max=THRESHOLD, reset_timeout=BREAK),
         only="sync",
+        shared=pybreaker_shared,
     ),
-    Library("aiobreaker", "aiobreaker", make=aiobreaker),
+    Library("aiobreaker", "aiobreaker", make=aiobreaker, shared=aiobreaker_shared),
     Library("circuitbreaker", "circuitbreaker", make=lambda m: m.circuit(THRESHOLD, BREAK)),
-    Library("purgatory", "purgatory", make=purgatory),
+    Library("purgatory", "purgatory", make=purgatory, shared=purgatory_shared),
     Library(
-        "hyx", "hyx.circuitbreaker", make=lambda m: m.consecutive_breaker(Exception, THRESHOLD, BREAK, 1), only="async"
+        "hyx",
+        "hyx.circuitbreaker",
+        make=lambda m: m.consecutive_breaker(Exception, THRESHOLD, BREAK, 1),
+        only="async",
+        limit=hyx_limit,
     ),
     Library(
         "grelmicro",
@@ -103,7 +198,7 @@ LIBRARIES = [
         make=lambda m: m.CircuitBreaker("faults", error_threshold=THRESHOLD, reset_timeout=BREAK, success_threshold=1),
         only="async",
     ),
-    Library("interlock-cb", "interlock", make=interlock),
+    Library("interlock-cb", "interlock", make=interlock, shared=interlock_shared),
 ]
 
 
@@ -391,6 +486,102 @@ async def hidden_async(library):
     return await admits(service, protected)
 
 
+@contextlib.contextmanager
+def zone(name):
+    """Live in another time zone."""
+    with mock.patch.dict(os.environ, TZ=name):
+        time.tzset()
+        try:
+            yield
+        finally:
+            os.environ.pop("TZ")
+            time.tzset()
+
+
+def told(error):
+    """Return the seconds to wait that a rejection tells; `None` if it does not."""
+    for name in ("retry_after", "time_remaining"):
+        with contextlib.suppress(Exception):
+            wait = getattr(error, name)
+            return wait.total_seconds() if isinstance(wait, timedelta) else float(wait)
+    return None
+
+
+async def time_zone(library):
+    if not hasattr(time, "tzset"):
+        raise NotImplementedError
+    for name in ("Etc/GMT+5", "Etc/GMT-5"):
+        with zone(name):
+            service, protected = await opened(library)
+            (error,) = await asyncio.gather(protected(), return_exceptions=True)
+            wait = told(error)
+            await asyncio.sleep(BREAK * 1.3)
+            if not await admits(service, protected) or (wait is not None and not 0 <= wait <= 2 * BREAK):
+                return True
+    return False
+
+
+async def bulkhead_leak(library):
+    hold, release = library.limit(), asyncio.Event()
+    first = asyncio.create_task(hold(release))
+    await asyncio.sleep(0)
+    waiter = asyncio.create_task(hold(release))
+    await asyncio.sleep(0.001)
+    waiter.cancel()
+    await settle(waiter)
+    release.set()
+    await settle(first)
+    release.clear()
+    both = asyncio.gather(hold(release), hold(release), return_exceptions=True)
+    await asyncio.sleep(0.001)
+    release.set()
+    return await asyncio.wait_for(both, 0.5) != [None, None]
+
+
+def with_store(library, harm):
+    """Return what calls answer, one after the other, while the store of a shared breaker is harmed; and the slowest."""
+    testing = importlib.import_module("isp_perf.testing")
+    engine = testing.start_redis({"PATH": os.environ.get("PATH", "")})
+    if engine.url is None:
+        raise NotImplementedError
+    port = int(engine.url.rsplit(":", 1)[1].removesuffix("/0"))
+    answers, spent = [], [0.0]
+
+    def calls(protected):
+        for _ in range(THRESHOLD):
+            began, answer = time.monotonic(), "an error"
+            with contextlib.suppress(Exception):
+                answer = protected()
+            answers.append(answer)
+            spent.append(time.monotonic() - began)
+
+    try:
+        with testing.FaultProxy("127.0.0.1", port) as proxy:
+            protected = library.shared(f"redis://127.0.0.1:{proxy.port}/0")(lambda: "fine")
+            calls(protected)
+            answers.clear()
+            harm(proxy)
+            worker = threading.Thread(target=calls, args=(protected,), daemon=True)
+            worker.start()
+            worker.join(2.0)
+            return answers, max(spent) if not worker.is_alive() else 2.0
+    finally:
+        while STARTED:
+            STARTED.pop()()
+        engine.stop()
+
+
+async def storage_error_thrown(library):
+    answers, _ = with_store(library, lambda proxy: proxy.drop(refuse=True))
+    return any(answer != "fine" for answer in answers)
+
+
+async def storage_hangs(library):
+    _, slowest = with_store(library, lambda proxy: proxy.blackhole())
+    return slowest > 1.0
+
+
+NEED_REDIS = {23, 24}
 FAULTS = {
     1: (half_open_stampede, "every waiting call becomes a probe"),
     2: (lock_around_call, "protected calls are serialised"),
@@ -411,7 +602,11 @@ FAULTS = {
     17: (exit_signals, "KeyboardInterrupt opens the circuit"),
     18: (shared_exception, "one exception object is raised again and again"),
     19: (wall_clock, "a wall clock set back prolongs the break"),
+    20: (time_zone, "the wait depends on the time zone"),
     21: (hidden_async, "failures of a coroutine from a plain callable go unnoticed"),
+    22: (bulkhead_leak, "a cancelled waiter of the bulkhead loses a place for ever"),
+    23: (storage_error_thrown, "an unreachable Redis fails the protected call"),
+    24: (storage_hangs, "a Redis that does not answer stalls the call"),
 }
 
 
