@@ -110,12 +110,17 @@ class Dictionaries:
 class Prepared:
     """A dictionary that the codec has digested once."""
 
-    __slots__ = ("body", "digest", "encode")
+    __slots__ = ("_encode", "_prefix", "body", "digest")
 
     def __init__(self, body: bytes, digest: bytes, encode: Callable[[bytes], bytes]) -> None:
         self.body = body
         self.digest = digest
-        self.encode = encode
+        self._prefix = _MAGIC + digest
+        self._encode = encode
+
+    def code(self, body: bytes) -> bytes:
+        """Return ``body`` coded with this dictionary, in the format of RFC 9842 5."""
+        return self._prefix + self._encode(body)
 
 
 class DictionaryUse:
@@ -227,10 +232,6 @@ class Shelf:
             if entry is not None:
                 self._by_digest[key] = entry
                 use.dictionary = entry
-
-    def encode(self, dictionary: Prepared, body: bytes) -> bytes:
-        """Return ``body`` coded with ``dictionary``, in the format of RFC 9842 5."""
-        return _MAGIC + dictionary.digest + dictionary.encode(body)
 
     def keep(self, use: DictionaryUse, body: bytes, control: bytes) -> bytes | None:
         """Keep a response as a dictionary, and return the value of Use-As-Dictionary; ``None`` if it must not be."""

@@ -13,7 +13,7 @@ from isp_perf._core.cost import FASTEST, LEVELS, Choice, CostModel, LoadSteps
 from isp_perf._core.etags import Marks, unmark_list
 from isp_perf._core.headers import Headers, Vary, has_token
 from isp_perf._core.media import EVENTS, LINES, MediaTypes
-from isp_perf._core.negotiation import NOT_ACCEPTABLE, Plan, negotiate
+from isp_perf._core.negotiation import IDENTITY_PREFERRED, NOT_ACCEPTABLE, Plan, negotiate
 from isp_perf.compression._asgi import Scope, Send
 from isp_perf.compression._codecs import Codec, Encoder, available, codec
 from isp_perf.compression._config import Breach, Budget, Streaming, VariantCache
@@ -21,6 +21,7 @@ from isp_perf.compression._dictionary import (
     DICTIONARY_FIELDS,
     Dictionaries,
     DictionaryUse,
+    Shelf,
     make_shelf,
 )
 from isp_perf.compression._memo import Memo
@@ -151,10 +152,16 @@ class Engine:
         if b"if-none-match" in found or b"if-match" in found:
             self._unmark(request, scope, found)
         if self.shelf is not None:
-            request.use = self.shelf.use(scope, found, wanted=request.plan.dictionary)
-            request.vary = _PLAIN_VARY if request.use is None else _DICTIONARY_VARY
-            request.answer = self.shelf.answer(scope["path"]) or request.answer
+            self._look_up(self.shelf, request, scope, found)
         return request
+
+    def _look_up(self, shelf: Shelf, request: Request, scope: Scope, found: dict[bytes, bytes]) -> None:
+        """Note what dictionaries mean for the request; one that the client has makes dcz a coding as good as others."""
+        use = request.use = shelf.use(scope, found, wanted=request.plan.dictionary)
+        request.vary = _PLAIN_VARY if use is None else _DICTIONARY_VARY
+        if use is not None and use.dictionary is not None and request.reason in (IDENTITY_PREFERRED, NOT_ACCEPTABLE):
+            request.reason = request.answer = None
+        request.answer = shelf.answer(scope["path"]) or request.answer
 
     def _forbidden(self, found: dict[bytes, bytes]) -> str | None:
         if has_token(found.get(b"cache-control", b""), b"no-transform"):

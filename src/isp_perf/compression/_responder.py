@@ -15,7 +15,6 @@ first body message, so that it can be right; an event stream's head leaves at on
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Final
 
 from isp_perf._core.cost import LEVELS, Choice
@@ -29,7 +28,9 @@ from isp_perf._core.headers import (
     without_digests,
 )
 from isp_perf._core.media import EVENTS, OPAQUE
+from isp_perf._core.negotiation import IDENTITY_PREFERRED
 from isp_perf.compression._asgi import ASGIApp, Message, Receive, Scope, Send
+from isp_perf.compression._dictionary import Prepared
 from isp_perf.compression._engine import Request
 from isp_perf.compression._head import OPT_OUT, SCOPE_KEY, as_bytes, forbidden, options_of, timing
 from isp_perf.compression._stream import CodedStream
@@ -119,7 +120,7 @@ class Responder:
         if self._scope["method"] == "HEAD":
             return self._begin_head()
         if self._kind == EVENTS:
-            return self._open(b"")
+            return self._open(b"") if self._candidates() else self._plain(IDENTITY_PREFERRED)
         self._state = _HELD
         return _nothing()
 
@@ -166,8 +167,16 @@ class Responder:
             return self._plain("head")
         self._engine.stats.skipped["head"] += 1
         self._state = _BODILESS
-        coding = self._engine.choose(self._candidates(), self._declared).coding
+        with_dictionary = self._dictionary() is not None
+        coding = "dcz" if with_dictionary else self._engine.choose(self._candidates(), self._declared).coding
         return self._send({**self._start, "headers": self._coded_headers(coding, strong=self._engine.strong_tags)})
+
+    def _dictionary(self) -> Prepared | None:
+        """Return the dictionary for a complete body: what the client has, unless the options name another coding."""
+        use = self._request.use
+        if use is None or (self._options.coding is not None and self._candidates()):
+            return None
+        return use.dictionary
 
     def _candidates(self) -> Sequence[str]:
         coding = self._options.coding
@@ -226,6 +235,9 @@ class Responder:
         return self._whole(message, as_bytes(body)) if reason is None else self._uncoded(message, reason)
 
     async def _first_chunk(self, message: Message, first: bytes) -> None:
+        if not self._candidates():  # the client takes dcz only, and a stream has no dictionary
+            await self._uncoded(message, IDENTITY_PREFERRED)
+            return
         await self._open(first)
         await self._chunk(message)
 
@@ -235,9 +247,9 @@ class Responder:
 
     def _whole(self, message: Message, body: bytes) -> Awaitable[None]:
         """Encode a complete body: with a dictionary, from the variant cache, by the codec here, or in a thread."""
-        use, shelf = self._request.use, self._engine.shelf
-        if use is not None and shelf is not None and use.dictionary is not None and self._options.coding is None:
-            return self._whole_with(partial(shelf.encode, use.dictionary), message, body)
+        dictionary = self._dictionary()
+        if dictionary is not None:
+            return self._whole_with(dictionary.code, message, body)
         choice, coded, seconds = self._encoded_now(body)
         if coded is None:
             return self._whole_away(choice, message, body)

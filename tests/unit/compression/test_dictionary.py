@@ -271,3 +271,50 @@ def test_samples_of_a_few_bytes_are_refused(samples):
     """The trainer of the library would end the process on them, so it is never asked."""
     with pytest.raises(ConfigurationError, match="too little in common"):
         train_dictionary(samples)
+
+
+@pytest.mark.parametrize("accept", [b"dcz", b"dcz, identity;q=0", b"identity, dcz", b"gzip;q=0.5, dcz, identity"])
+async def test_a_client_of_dcz_alone_is_served_with_it(http, accept):
+    """A dictionary that the client has makes dcz a coding like the others, even the only one."""
+    middleware = polling(http, [polled(), polled(2)])
+    await ask(http, middleware)
+    second = await ask(http, middleware, available(polled()), accept=accept)
+    assert second.header(b"content-encoding") == b"dcz"
+    assert undo(second.raw, polled()) == polled(2)
+
+
+@pytest.mark.parametrize(("accept", "status"), [(b"dcz", 200), (b"dcz, identity;q=0", 406)])
+async def test_a_client_of_dcz_alone_without_a_dictionary_gets_no_coding(http, accept, status):
+    """Without a dictionary that both have, dcz cannot be used: identity, or 406 where that is refused."""
+    exchange = await ask(http, polling(http, [polled()]), available(b"unknown"), accept=accept)
+    assert (exchange.status, exchange.header(b"content-encoding")) == (status, None)
+    assert b"Accept-Encoding" in exchange.header(b"vary")
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/event-stream"])
+async def test_streams_to_a_client_of_dcz_alone_stay_plain(http, kind):
+    """A stream has no dictionary, so a client that takes nothing else gets it as it is, with what it varies by."""
+    body = polled()
+    queue = [http.answer(body, headers=[PUBLIC]), http.answer(body, kind, chunks=[body, body])]
+
+    async def app(scope, receive, send):
+        await queue.pop(0)(scope, receive, send)
+
+    middleware = CompressionMiddleware(app, dictionaries=Dictionaries(delta=("/api/*",)))
+    await ask(http, middleware)
+    exchange = await ask(http, middleware, available(body), accept=b"dcz")
+    assert (exchange.header(b"content-encoding"), exchange.raw) == (None, body * 2)
+    assert exchange.header(b"vary") == b"Accept-Encoding, Available-Dictionary"
+
+
+async def test_head_names_the_coding_of_get_with_a_dictionary(http):
+    """HEAD of a resource whose GET would be coded with a dictionary says dcz too."""
+    first, second = polled(), polled(2)
+    length = [PUBLIC, (b"content-length", b"%d" % len(second))]
+    middleware = polling(http, [first], PUBLIC)
+    await ask(http, middleware)
+    middleware.app = http.answer(second, headers=length)
+    got = await ask(http, middleware, available(first))
+    head = await ask(http, middleware, available(first), method="HEAD")
+    assert got.header(b"content-encoding") == head.header(b"content-encoding") == b"dcz"
+    assert head.raw == b""
