@@ -6,7 +6,7 @@ rivals of them, so ``@cached`` and ``@circuit_breaker`` work with what it sets u
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from isp_perf.breaker import CircuitRegistry, circuits
 from isp_perf.cache import CacheManager, CachePolicy, cache_manager
@@ -16,7 +16,6 @@ from isp_perf.metrics._asgi import ASGIApp, Message, Receive, Scope, Send
 from isp_perf.ops import PATHS, Authorizer, Check, DashboardLoader, OpsApp
 from isp_perf.redis import RedisPool
 from isp_perf.settings import Settings
-from isp_perf.typing import RemoteLevel
 
 if TYPE_CHECKING:
     from isp_perf.queries import Installed
@@ -59,7 +58,7 @@ class Toolkit:
         self.compression = CompressionStats()
         self.metrics: MetricRegistry = registry
         self.cache.configure(
-            redis=cast("RemoteLevel", self.redis) if self.redis.enabled else None,
+            redis=self.redis if self.redis.enabled else None,
             namespace=self.settings.namespace,
             schema=self.settings.schema,
             max_entries=self.settings.cache_max_entries,

@@ -1,6 +1,6 @@
 """Public protocols and aliases: the seams between the rooms, and where users plug in parts of their own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 __all__ = ["BlockingRemoteLevel", "Clock", "Codec", "Guard", "Observer", "RemoteLevel"]
@@ -101,8 +101,8 @@ class RemoteLevel(Protocol):
         """Return the bytes stored under ``key``, or ``None``."""
         ...
 
-    async def get_many(self, keys: Iterable[str]) -> dict[str, bytes]:
-        """Return the bytes of those ``keys`` that are stored, in one round trip."""
+    def get_many(self, keys: Iterable[str]) -> Coroutine[Any, Any, dict[str, bytes]]:
+        """Return (as an ``async def`` does) the bytes of those ``keys`` that are stored, in one round trip."""
         ...
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> Any:

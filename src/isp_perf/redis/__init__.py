@@ -2,6 +2,7 @@
 
 from isp_perf.redis._blocking import BlockingPool
 from isp_perf.redis._config import RedisSettings, RetryPolicy
+from isp_perf.redis._lock import LockLostError
 from isp_perf.redis._pool import RedisPool
 from isp_perf.redis._stats import BulkResult, Gap, LaneStats, Message, RedisHealth, RedisStats
 
@@ -10,6 +11,7 @@ __all__ = [
     "BulkResult",
     "Gap",
     "LaneStats",
+    "LockLostError",
     "Message",
     "RedisHealth",
     "RedisPool",

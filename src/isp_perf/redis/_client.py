@@ -6,8 +6,8 @@ are redis-py's.
 
 import asyncio
 import inspect
-from asyncio import get_running_loop
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -15,48 +15,76 @@ from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.exceptions import ResponseError
 
+from isp_perf._core.learnt import family_of, size_of
 from isp_perf._core.routing import Lane as Kind
 from isp_perf._core.routing import Route, blocks_for, plan, route
 from isp_perf.errors import ConfigurationError
 from isp_perf.redis._errors import UNEXECUTED, settled
 from isp_perf.redis._lane import RETRYABLE, Lane
-from isp_perf.redis._pack import pack
+from isp_perf.redis._link import LARGE_BYTES
+from isp_perf.redis._pack import pack, pack_get
 from isp_perf.redis._sender import Staged
 from isp_perf.redis._state import LoopState, States
 
-__all__ = ["PipelinedRedis", "Way", "Ways", "or_empty", "refused"]
+__all__ = ["PipelinedRedis", "Way", "Ways", "decoded", "or_empty", "refused"]
 
+_FAILURES = (*RETRYABLE, ResponseError)
 _MAX_NAMES = 4096  # distinct command names remembered; a program that invents names must not grow without bound
+
+
+def _pack_words(words: tuple[str, ...], args: tuple[Any, ...]) -> bytes:
+    """Return the bytes of a command whose name redis-py passes as one string of several words."""
+    return pack((*words, *args[1:]))
 
 
 class Way:
     """What is known from a command's name: its route, its words, and redis-py's callback for its reply."""
 
-    __slots__ = ("bulk", "callback", "fast", "name", "read_only", "route", "words")
+    __slots__ = ("bulk", "callback", "fast", "name", "pack", "plain", "read_only", "route")
 
-    def __init__(self, found: Route, callback: Callable[..., Any] | None) -> None:
+    def __init__(self, found: Route, callback: Callable[..., Any] | None, *, decode: bool) -> None:
         self.route = found
         self.name = found.words[0]
         self.read_only = found.read_only
         self.fast = found.lane is Kind.FAST and not found.inspect
         self.bulk = found.lane is Kind.BULK
-        self.words = found.words if len(found.words) > 1 else None  # None: one word, nothing to split
+        self.pack = pack if len(found.words) == 1 else partial(_pack_words, found.words)
         self.callback = callback
+        self.plain = callback is None and not decode  # the reply is handed out as it came
 
 
 class Ways(dict[Any, Way]):
     """Ways by command name, filled on first use."""
 
-    def __init__(self, callbacks: Any) -> None:
+    def __init__(self, callbacks: Any, *, decode: bool = False) -> None:
         super().__init__()
         self._callbacks = callbacks
+        self._decode = decode
 
     def __missing__(self, name: Any) -> Way:
-        way = Way(plan(name), self._callbacks.get(name) if isinstance(name, str) else None)
+        way = Way(plan(name), self._callbacks.get(name) if isinstance(name, str) else None, decode=self._decode)
         if len(self) >= _MAX_NAMES:
             self.clear()
         self[name] = way
         return way
+
+
+def decoded(reply: Any) -> Any:
+    """Return a reply with its bytes as text, at every depth; errors stay as they are.
+
+    Raises:
+        UnicodeDecodeError: a value that is no UTF-8, as in redis-py.
+    """
+    shape = _SHAPES.get(type(reply))
+    return reply if shape is None else shape(reply)
+
+
+_SHAPES: dict[Any, Callable[[Any], Any]] = {
+    bytes: bytes.decode,
+    dict: lambda reply: {decoded(name): decoded(value) for name, value in reply.items()},
+    list: lambda reply: [decoded(part) for part in reply],
+    set: lambda reply: {decoded(part) for part in reply},
+}
 
 
 def or_empty(error: Exception, options: dict[str, Any]) -> Any:
@@ -69,8 +97,10 @@ def or_empty(error: Exception, options: dict[str, Any]) -> Any:
 class _NoState:
     """Stands for the lanes before the first use: no event loop is its own."""
 
-    loop = None
     fast: Lane
+
+    def here(self) -> None:
+        """Return no link."""
 
 
 _NO_STATE = _NoState()
@@ -82,19 +112,26 @@ class PipelinedRedis(Redis):
     Every command of one event-loop tick goes out in one write. Commands that block or that change a connection's
     state take a connection of their own. Failures are ``NotSentError`` and ``MaybeExecutedError``, which are also
     redis-py's ``ConnectionError`` or ``TimeoutError``. Closing the client closes nothing: the pool owns the links.
+
+    Args:
+        states: the pool's states.
+        decode: hand out text instead of bytes, as redis-py does with ``decode_responses``.
     """
 
-    def __init__(self, states: States) -> None:
+    def __init__(self, states: States, *, decode: bool = False) -> None:
         self.states = states
+        self.decode = decode
         self._state: LoopState | _NoState = _NO_STATE
-        cast("Any", Redis).__init__(self, connection_pool=states.template)
-        self._ways = Ways(self.response_callbacks)
+        self._learnt = states.learnt
+        cast("Any", Redis).__init__(self, connection_pool=states.pool(decode=decode))
+        self._ways = Ways(self.response_callbacks, decode=decode)
+        self._plain_get = self._ways["GET"].plain
         self._known: dict[str, tuple[int, bool]] = {}
 
     @property
     def connection_pool(self) -> Any:
         """redis-py's pool of dedicated connections for the running event loop."""
-        return self.states.pool()
+        return self.states.pool(decode=self.decode)
 
     @connection_pool.setter
     def connection_pool(self, pool: Any) -> None:
@@ -104,11 +141,15 @@ class PipelinedRedis(Redis):
         """Set a callback for a command's reply, as in redis-py."""
         super().set_response_callback(command, callback)
         self._ways.clear()
+        self._plain_get = self._ways["GET"].plain
 
     # -- commands
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command and return its parsed reply.
+
+        Beside redis-py's options, ``idempotent=True`` says that executing the command twice does no harm: it is then
+        repeated like one that only reads.
 
         Raises:
             NotSentError: surely not executed; repeating is safe.
@@ -118,52 +159,92 @@ class PipelinedRedis(Redis):
             redis.exceptions.RedisError: the server's own error, or an argument that cannot be sent (``DataError``).
         """
         way = self._ways[args[0]]
-        state = self._state
-        if not way.fast or state.loop is not get_running_loop() or (link := state.fast.link) is None:
+        if not way.fast or (link := self._state.here()) is None:
             return await self._execute_slowly(way, args, options)
-        data = pack(args if way.words is None else (*way.words, *args[1:]))
+        if self._learnt.families and self._is_large(way, args):
+            return await self._execute_slowly(way, args, options)
+        data = way.pack(args)
         try:
             reply = await link.send(data)
-        except RETRYABLE as error:
-            reply = await self._recover(error, state.fast, data, way=way)
-        except ResponseError as error:
-            return or_empty(error, options)
-        return reply if way.callback is None else await self._shape(way.callback, reply, options)
+        except _FAILURES as error:
+            reply = await self._recover(error, data, way, options=options)
+        if link.large:
+            self._weigh(way, args, reply)
+        return reply if way.plain else await self._shape(way.callback, reply, options)
 
-    @staticmethod
-    async def _shape(callback: Callable[..., Any], reply: Any, options: dict[str, Any]) -> Any:
-        for name in (EMPTY_RESPONSE, NEVER_DECODE, "keys"):
+    async def get(self, name: Any) -> Any:
+        """Return the value of a key, or ``None``: redis-py's ``get`` without its detours, for it is the hot one."""
+        link = self._state.here()
+        if link is None or self._learnt.families or not self._plain_get:
+            return await self.execute_command("GET", name, keys=[name])
+        try:
+            reply = await link.send(pack_get(name))
+        except RETRYABLE as error:
+            return await self._recover(error, pack_get(name), self._ways["GET"], options={})
+        if link.large:
+            self._weigh(self._ways["GET"], ("GET", name), reply)
+        return reply
+
+    async def _shape(self, callback: Callable[..., Any] | None, reply: Any, options: dict[str, Any]) -> Any:
+        if self.decode and NEVER_DECODE not in options:
+            reply = decoded(reply)
+        if callback is None:
+            return reply
+        for name in (EMPTY_RESPONSE, NEVER_DECODE, "keys", "idempotent"):
             options.pop(name, None)
         shaped = callback(reply, **options)
         return await shaped if inspect.isawaitable(shaped) else shaped
 
-    async def _recover(self, error: Exception, lane: Lane, data: bytes, *, way: Way) -> Any:
+    async def _recover(self, error: Exception, data: bytes, way: Way, *, options: dict[str, Any]) -> Any:
+        """Return the reply to a command that failed, repeated where that is safe, or raise what the failure means."""
+        if not isinstance(error, RETRYABLE):
+            return or_empty(error, options)
+        lane = self._state.fast
         since = getattr(error, "since", lane.loop.time())
         deadline = since + self.states.settings.timeout
-        return await lane.recover(error, data, way.name, read_only=way.read_only, deadline=deadline)
+        harmless = way.read_only or bool(options.get("idempotent"))
+        return await lane.recover(error, data, way.name, read_only=harmless, deadline=deadline)
+
+    def _is_large(self, way: Way, args: tuple[Any, ...]) -> bool:
+        """Return whether large replies were seen for this command and this kind of key."""
+        return family_of(way.name, args[1] if len(args) > 1 else None) in self._learnt.families
+
+    def _weigh(self, way: Way, args: tuple[Any, ...], reply: Any) -> None:
+        """Learn from the size of a reply; asked only when one was large, or is expected to be."""
+        family = family_of(way.name, args[1] if len(args) > 1 else None)
+        self._learnt.note(family, large=size_of(reply) >= LARGE_BYTES)
 
     async def _execute_slowly(self, way: Way, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        found = way.route
         state = self._state = await self.states.current()
         if way.fast and state.fast.down is not None:
             raise state.fast.down_error(way.name)
-        lane = route(found, args) if found.inspect else found.lane
-        if lane is Kind.REFUSED:
-            raise refused(found)
-        data = pack((*(way.words or args[:1]), *args[1:]))
+        lane = self._lane_of(way, args)
+        learnt = lane is Kind.BULK and not way.bulk
         try:
-            reply = await self._execute_on(lane, data, way, args=args)
+            reply = await self._execute_on(lane, way.pack(args), way, args=args, options=options)
         except ResponseError as error:
-            return or_empty(error, options)
-        return reply if way.callback is None else await self._shape(way.callback, reply, options)
+            reply = or_empty(error, options)
+        if learnt:
+            self._weigh(way, args, reply)
+        return reply if way.plain else await self._shape(way.callback, reply, options)
 
-    async def _execute_on(self, lane: Kind, data: bytes, way: Way, *, args: tuple[Any, ...]) -> Any:
+    def _lane_of(self, way: Way, args: tuple[Any, ...]) -> Kind:
+        """Return the lane of one command: by its name, its arguments, and what was learnt about its replies."""
+        lane = route(way.route, args) if way.route.inspect else way.route.lane
+        if lane is Kind.REFUSED:
+            raise refused(way.route)
+        return Kind.BULK if lane is Kind.FAST and self._is_large(way, args) else lane
+
+    async def _execute_on(
+        self, lane: Kind, data: bytes, way: Way, *, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
         if lane is Kind.DEDICATED:
             return await self._execute_alone(data, way.route, args)
         state = await self.states.current()
         shared = state.bulk if lane is Kind.BULK else state.fast
         deadline = state.loop.time() + self.states.settings.timeout
-        return await shared.call(data, way.name, read_only=way.read_only, deadline=deadline)
+        harmless = way.read_only or bool(options.get("idempotent"))
+        return await shared.call(data, way.name, read_only=harmless, deadline=deadline)
 
     async def _execute_alone(self, data: bytes, found: Route, args: tuple[Any, ...]) -> Any:
         """Run one command on a connection of its own; it is never repeated."""
@@ -176,22 +257,30 @@ class PipelinedRedis(Redis):
 
     async def run(self, commands: Sequence[Staged]) -> list[Any]:
         """Send commands as one batch; the answer holds shaped replies in order, an exception for each failure."""
-        replies = await self.run_raw([args for args, _ in commands])
-        for i, (args, options) in enumerate(commands):
-            replies[i] = await self.shape(args, replies[i], options)
-        return replies
+        return await self.shape_all(commands, await self.run_raw([args for args, _ in commands]))
 
-    async def run_raw(self, commands: Sequence[tuple[Any, ...]], *, within: float | None = None) -> list[Any]:
+    async def run_raw(
+        self, commands: Sequence[tuple[Any, ...]], *, within: float | None = None, idempotent: bool = False
+    ) -> list[Any]:
         """Send commands as one batch; the answer holds the server's own replies, an exception for each failure."""
         ways = [self._ways[args[0]] for args in commands]
-        data = [
-            pack(args if way.words is None else (*way.words, *args[1:]))
-            for way, args in zip(ways, commands, strict=True)
-        ]
+        data = [way.pack(args) for way, args in zip(ways, commands, strict=True)]
         state = await self.states.current()
-        lane = state.bulk if any(way.bulk for way in ways) else state.fast
+        lane = state.bulk if self._is_bulky(ways, commands) else state.fast
         deadline = state.loop.time() + (self.states.settings.timeout if within is None else within)
-        return await lane.call_many(data, lambda i: (ways[i].name, ways[i].read_only), deadline=deadline)
+        seen = lane.stats.large_replies
+        replies = await lane.call_many(
+            data, lambda i: (ways[i].name, ways[i].read_only or idempotent), deadline=deadline
+        )
+        if lane.stats.large_replies != seen or lane is state.bulk:
+            any(map(self._weigh, ways, commands, replies))
+        return replies
+
+    def _is_bulky(self, ways: list[Way], commands: Sequence[tuple[Any, ...]]) -> bool:
+        """Return whether one command of a batch has its place on the bulk lane, by name or as learnt."""
+        if any(way.bulk for way in ways):
+            return True
+        return bool(self._learnt.families) and any(map(self._is_large, ways, commands))
 
     async def supports(self, name: str) -> bool:
         """Return whether the server has a command; asked once per link."""
@@ -203,34 +292,44 @@ class PipelinedRedis(Redis):
             self._known[name] = (self.states.stats["fast"].connects, bool(answer and answer[0]))
         return self._known[name][1]
 
-    async def ask(self, *args: Any) -> Any:
+    async def ask(self, *args: Any, **options: Any) -> Any:
         """Execute a command; a server that refuses to work just now counts as one that was not reached."""
         try:
-            return await self.execute_command(*args)
+            return await self.execute_command(*args, **options)
         except UNEXECUTED as error:
             raise settled(error) from error
 
     async def fetch(self, key: str | bytes) -> Any:
         """Return the value of a key; failures as with ``ask``."""
-        return await self.ask("GET", key)
+        try:
+            return await self.get(key)
+        except UNEXECUTED as error:
+            raise settled(error) from error
 
-    async def ask_many(self, commands: Sequence[tuple[Any, ...]], *, within: float | None = None) -> list[Any]:
+    async def ask_many(
+        self, commands: Sequence[tuple[Any, ...]], *, within: float | None = None, idempotent: bool = False
+    ) -> list[Any]:
         """Send a batch as ``run_raw``; a server that refuses to work just now counts as one that was not reached."""
-        replies = await self.run_raw(commands, within=within)
+        replies = await self.run_raw(commands, within=within, idempotent=idempotent)
         return [settled(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
-    async def shape(self, args: tuple[Any, ...], reply: Any, options: dict[str, Any]) -> Any:
-        """Return a raw reply in redis-py's shape; an exception stays as it is."""
-        callback = self._ways[args[0]].callback
-        if isinstance(reply, Exception):
-            return options[EMPTY_RESPONSE] if EMPTY_RESPONSE in options and isinstance(reply, ResponseError) else reply
-        return reply if callback is None else await self._shape(callback, reply, options)
+    async def shape_all(self, commands: Sequence[Staged], replies: list[Any]) -> list[Any]:
+        """Put raw replies into redis-py's shape, in place; exceptions stay as they are."""
+        ways = self._ways
+        for i, (args, options) in enumerate(commands):
+            way, reply = ways[args[0]], replies[i]
+            if isinstance(reply, Exception):
+                if EMPTY_RESPONSE in options and isinstance(reply, ResponseError):
+                    replies[i] = options[EMPTY_RESPONSE]
+            elif not way.plain:
+                replies[i] = await self._shape(way.callback, reply, options)
+        return replies
 
     async def run_unit(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send commands that stand or fall together in one piece and return their raw replies."""
         state = await self.states.current()
         deadline = state.loop.time() + self.states.settings.timeout
-        data = [pack((*(self._ways[args[0]].words or args[:1]), *args[1:])) for args in commands]
+        data = [self._ways[args[0]].pack(args) for args in commands]
         return await state.fast.call_unit(data, str(commands[0][0]), deadline=deadline)
 
     def shareable(self, name: Any) -> bool:

@@ -21,9 +21,11 @@ import hiredis
 from redis._parsers.base import BaseParser
 from redis.exceptions import InvalidResponse
 
+from isp_perf.errors import RejectedError
 from isp_perf.redis._connect import socket_of
-from isp_perf.redis._entry import LinkLostError
+from isp_perf.redis._entry import LinkLostError, VetoedError
 from isp_perf.redis._stats import LaneStats
+from isp_perf.typing import Guard
 
 __all__ = ["Combiner"]
 
@@ -135,12 +137,16 @@ class Combiner:
         connect: returns a connected redis-py connection within the seconds given, or raises.
         check_after: seconds of silence after which the connection is checked before it is used; 0: never.
         stats: counters of the lane.
+        guard: may veto a round, and hears how it and the attempts to connect ended.
     """
 
-    def __init__(self, connect: Callable[[float], Any], *, check_after: float, stats: LaneStats) -> None:
+    def __init__(
+        self, connect: Callable[[float], Any], *, check_after: float, stats: LaneStats, guard: Guard | None = None
+    ) -> None:
         self._connect = connect
         self._check_after = check_after
         self._stats = stats
+        self._guard = guard
         self._forgotten: list[Any] = []
         self._fresh()
 
@@ -220,6 +226,11 @@ class Combiner:
         """Send what is queued and read the replies."""
         try:
             connection = self._ready(slot.deadline)
+            if self._guard is not None:
+                self._guard.before()
+        except RejectedError as veto:
+            self._refuse(VetoedError(slot.since, veto))
+            return
         except BaseException as error:
             self._refuse(error)
             raise
@@ -261,6 +272,8 @@ class Combiner:
             with self._mutex:
                 self._pass_on_locked()
                 self._wake_locked(current.slots)
+            if self._guard is not None:
+                self._guard.success()
 
     def _hand_over(self, current: _Round, slot: _Slot) -> None:
         """Let a follower who still waits read on; if there is none, the unread replies end the connection."""
@@ -280,6 +293,12 @@ class Combiner:
         self._drop(current.connection)
         with self._mutex:
             self._pass_on_locked()
+        self._blame(TimeoutError("no answer in time"))
+
+    def _blame(self, cause: BaseException) -> None:
+        """Tell the guard of a failure; an interrupted leader is none."""
+        if self._guard is not None and isinstance(cause, Exception):
+            self._guard.failure(cause)
 
     def _fail(self, current: _Round, cause: BaseException) -> None:
         """The connection ended: everybody of the round learns it."""
@@ -292,6 +311,7 @@ class Combiner:
                 if not _complete(each) and not each.dead:
                     each.lose(timeout=kind, cause=cause)
             self._wake_locked(current.slots)
+        self._blame(cause)
 
     def _refuse(self, cause: BaseException) -> None:
         """There is no connection: everybody who waits learns it."""
@@ -336,9 +356,16 @@ class Combiner:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise LinkLostError(written=False, since=deadline, timeout="queue")
-            connection = self._connection = _Connection(self._connect(left))
+            connection = self._connection = _Connection(self._dial(left))
             self._stats.connects += 1
         return connection
+
+    def _dial(self, left: float) -> Any:
+        try:
+            return self._connect(left)
+        except Exception as error:
+            self._blame(error.__cause__ or error)
+            raise
 
     def _drop(self, connection: _Connection) -> None:
         if self._connection is connection:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Protocol
 
-__all__ = ["Batch", "Entry", "LinkLostError", "PushError"]
+__all__ = ["Batch", "Entry", "LinkLostError", "PushError", "VetoedError"]
 
 
 class LinkLostError(Exception):
@@ -15,6 +15,23 @@ class LinkLostError(Exception):
         self.since = since
         self.timeout = timeout  # "", "server", "client" or "queue"
         self.cause = cause
+
+    @property
+    def final(self) -> bool:
+        """Whether sending the command again is of no use: its time is over."""
+        return bool(self.timeout)
+
+
+class VetoedError(LinkLostError):
+    """The guard rejected the write: nothing was sent, and asking again at once is of no use."""
+
+    def __init__(self, since: float, veto: BaseException) -> None:
+        super().__init__(written=False, since=since, cause=veto)
+
+    @property
+    def final(self) -> bool:
+        """Whether sending the command again is of no use: the guard would reject it again."""
+        return True
 
 
 class Entry(Protocol):

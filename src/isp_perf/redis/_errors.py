@@ -13,8 +13,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 
-from isp_perf.errors import MaybeExecutedError, NotSentError, RemoteError
-from isp_perf.redis._entry import LinkLostError
+from isp_perf.errors import MaybeExecutedError, NotSentError, RejectedError, RemoteError
+from isp_perf.redis._entry import LinkLostError, VetoedError
 
 __all__ = [
     "UNEXECUTED",
@@ -23,8 +23,10 @@ __all__ = [
     "LostNotSentError",
     "TimedOutMaybeExecutedError",
     "TimedOutNotSentError",
+    "is_veto",
     "lost_error",
     "settled",
+    "vetoed",
 ]
 
 UNEXECUTED = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
@@ -53,6 +55,8 @@ class LoginNotSentError(NotSentError, AuthenticationError):
 
 def lost_error(name: str, node: str, lost: LinkLostError, *, elapsed: float) -> RemoteError:
     """Return the public error for an entry that got no reply; it names command, node, phase and time, nothing else."""
+    if isinstance(lost, VetoedError):
+        return vetoed(f"{name} on {node}: not sent, rejected by the guard", lost.cause)
     phase = "sent, no answer" if lost.written else "not sent"
     text = f"{name} on {node}: {phase} after {elapsed:.3f} s"
     if lost.timeout:
@@ -62,6 +66,17 @@ def lost_error(name: str, node: str, lost: LinkLostError, *, elapsed: float) -> 
     else:
         error = (TimedOutNotSentError if lost.timeout else LostNotSentError)(text, 0.0)
     error.__cause__ = lost.cause
+    return error
+
+
+def is_veto(error: BaseException) -> bool:
+    """Return whether a failure is the guard's doing: repeating it at once is of no use."""
+    return isinstance(error.__cause__, RejectedError)
+
+
+def vetoed(text: str, veto: BaseException | None) -> NotSentError:
+    error = LostNotSentError(text, getattr(veto, "retry_after", None) or 0.0)
+    error.__cause__ = veto
     return error
 
 

@@ -27,6 +27,7 @@ from isp_perf.redis._errors import (
 from isp_perf.redis._link import Link
 from isp_perf.redis._pack import pack
 from isp_perf.redis._stats import LaneStats
+from isp_perf.typing import Guard
 
 __all__ = ["RETRYABLE", "Describe", "Hooks", "Lane"]
 
@@ -72,6 +73,7 @@ class Lane:
         settings: the pool's settings.
         stats: the lane's counters.
         hooks: commands for every new link, and who hears of pushes, new links and lost ones.
+        guard: may veto writes, and hears how they and the attempts to connect ended.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -85,6 +87,7 @@ class Lane:
         settings: RedisSettings,
         stats: LaneStats,
         hooks: Hooks = _NO_HOOKS,
+        guard: Guard | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.node = node
@@ -95,6 +98,7 @@ class Lane:
         self._open = open_connection
         self._settings = settings
         self._hooks = hooks
+        self._guard = guard
         self._keeper: asyncio.Task[None] | None = None
         self._outcome: asyncio.Future[None] = self.loop.create_future()
         self._ping: asyncio.TimerHandle | None = None
@@ -164,6 +168,8 @@ class Lane:
     async def _fail(self, error: BaseException, attempt: int) -> None:
         """Note that an attempt failed, tell who waits, and wait before the next one."""
         self.stats.failed_connects += 1
+        if self._guard is not None:
+            self._guard.failure(error)
         patience = 1 if self.stats.connects else 0  # a server that worked a moment ago gets a second attempt
         if attempt >= patience:
             self.down = error
@@ -185,6 +191,7 @@ class Lane:
                 stats=self.stats,
                 on_lost=self._lost,
                 on_push=self._hooks.on_push,
+                guard=self._guard,
             )
             if self._hooks.handshake:
                 await self._shake_hands(link)
@@ -247,6 +254,11 @@ class Lane:
             self.link.fail(ConnectionAbortedError("the pool was closed"))
         if not self.loop.is_closed():
             self._announce()
+
+    def forget(self) -> Link | None:
+        """In a forked child: go without the parent's link, and return it untouched."""
+        link, self.link = self.link, None
+        return link
 
     # -- calls
 
@@ -357,7 +369,7 @@ class Lane:
         """Return if the command may be repeated; otherwise raise what its failure means."""
         over = elapsed >= self._settings.timeout
         if isinstance(error, LinkLostError):
-            if over or error.timeout or (error.written and not read_only):
+            if over or error.final or (error.written and not read_only):
                 raise lost_error(name, self.node, error, elapsed=elapsed)
             self._count_retry(written=error.written)
             return

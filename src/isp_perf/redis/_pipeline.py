@@ -57,7 +57,8 @@ class LinkPipeline(Pipeline):
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Run WATCH, or a command after it, on the pipeline's own connection."""
         states = self._client.states
-        self.connection_pool = (await states.current()).pool
+        await states.current()
+        self.connection_pool = self._client.connection_pool
         async with states.translated(str(args[0])), asyncio.timeout(states.settings.timeout):
             return await _IMMEDIATE(self, *args, **options)
 
@@ -98,7 +99,8 @@ class LinkPipeline(Pipeline):
 
     async def _execute_alone(self, *, raise_on_error: bool) -> list[Any]:
         states = self._client.states
-        self.connection_pool = (await states.current()).pool
+        await states.current()
+        self.connection_pool = self._client.connection_pool
         async with states.translated("MULTI"), asyncio.timeout(states.settings.timeout):
             replies: list[Any] = await super().execute(raise_on_error)
             return replies
@@ -122,9 +124,7 @@ class LinkPipeline(Pipeline):
         replies = _executed(outcome, errors)
         for position, error in errors:
             replies.insert(position, error)
-        for i, (args, options) in enumerate(stack):
-            replies[i] = await self._client.shape(args, replies[i], options)
-        return replies
+        return await self._client.shape_all(stack, replies)
 
     def _queue_errors(self, stack: list[Any], queued: list[Any]) -> list[tuple[int, Any]]:
         errors: list[tuple[int, Any]] = []
@@ -190,6 +190,4 @@ class PoolPipeline(LinkPipeline):
         replies: list[Any] = []
         async for chunk in in_chunks(self._client, (args for args, _ in stack), limit=self._limit):
             replies += chunk
-        for i, (args, options) in enumerate(stack):
-            replies[i] = await self._client.shape(args, replies[i], options)
-        return replies
+        return await self._client.shape_all(stack, replies)

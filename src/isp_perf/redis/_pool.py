@@ -5,7 +5,7 @@ redis-py is imported with the first use, so that a program without Redis never p
 
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -19,6 +19,7 @@ from isp_perf.redis import _flow
 from isp_perf.redis._blocking import BlockingPool
 from isp_perf.redis._config import RedisSettings
 from isp_perf.redis._stats import BulkResult, Gap, Message, RedisHealth, RedisStats
+from isp_perf.typing import Guard
 
 if TYPE_CHECKING:
     from isp_perf.redis._client import PipelinedRedis
@@ -45,6 +46,9 @@ class RedisPool:
 
     Args:
         settings: ``RedisSettings``, a URL, or ``None`` for a disabled pool.
+        guard: a circuit breaker or another ``isp_perf.typing.Guard``: asked before every write to the server, told of
+            every write that was answered, of every one that was not, and of attempts to connect that failed. What it
+            rejects ends in ``NotSentError`` with the guard's ``retry_after``.
 
     Raises:
         ConfigurationError: the URL is malformed.
@@ -52,7 +56,7 @@ class RedisPool:
 
     settings: RedisSettings
 
-    def __init__(self, settings: RedisSettings | str | None = None) -> None:
+    def __init__(self, settings: RedisSettings | str | None = None, *, guard: Guard | None = None) -> None:
         if isinstance(settings, str):
             settings = RedisSettings(url=settings)
         self.settings = RedisSettings() if settings is None else settings
@@ -60,8 +64,9 @@ class RedisPool:
             rule = "commands are not routed to the nodes of a cluster in this version"
             raise ConfigurationError("nodes", "set", rule, "give the url of one server, or sentinel")
         self._states: States | None = None
-        self._client: PipelinedRedis | None = None
-        self._sync: BlockingRedis | None = None
+        self._guard = guard
+        self._clients: dict[bool, PipelinedRedis] = {}
+        self._syncs: dict[bool, BlockingRedis] = {}
         self._blocking: BlockingPool | None = None
         self._ping_ms: float | None = None
         pools.add(self)
@@ -96,36 +101,44 @@ class RedisPool:
         """Close every connection of the running event loop and of the blocking client; later calls open new ones."""
         if self._states is not None:
             await self._states.aclose()
-        if self._sync is not None:
-            self._sync.disconnect()
+        for sync in self._syncs.values():
+            sync.disconnect()
 
     # -- clients
 
-    def client(self) -> "PipelinedRedis":
-        """Return the drop-in ``redis.asyncio.Redis``; always the same object.
+    def client(self, *, decode_responses: bool = False) -> "PipelinedRedis":
+        """Return the drop-in ``redis.asyncio.Redis``; always the same object for the same argument.
+
+        Args:
+            decode_responses: whether it hands out text instead of bytes (default: bytes, as redis-py does).
 
         Raises:
             ConfigurationError: the pool is disabled.
         """
-        if self._client is None:
+        client = self._clients.get(decode_responses)
+        if client is None:
             from isp_perf.redis._client import PipelinedRedis
             from isp_perf.redis._coalesce import CoalescingRedis
 
-            self._client = (CoalescingRedis if self.settings.coalesce else PipelinedRedis)(self._shared())
-        return self._client
+            kind = CoalescingRedis if self.settings.coalesce else PipelinedRedis
+            client = self._clients[decode_responses] = kind(self._shared(), decode=decode_responses)
+        return client
 
-    def sync(self) -> "BlockingRedis":
-        """Return the drop-in ``redis.Redis`` for threads; always the same object.
+    def sync(self, *, decode_responses: bool = False) -> "BlockingRedis":
+        """Return the drop-in ``redis.Redis`` for threads; always the same object for the same argument.
+
+        Args:
+            decode_responses: whether it hands out text instead of bytes (default: bytes, as redis-py does).
 
         Raises:
             ConfigurationError: the pool is disabled.
         """
-        if self._sync is None:
+        sync = self._syncs.get(decode_responses)
+        if sync is None:
             from isp_perf.redis._sync import BlockingRedis
 
-            states = self._shared()
-            self._sync = BlockingRedis(self.settings, states.target, states.stats["blocking"])
-        return self._sync
+            sync = self._syncs[decode_responses] = BlockingRedis(self._shared(), decode=decode_responses)
+        return sync
 
     @property
     def blocking(self) -> BlockingPool:
@@ -142,7 +155,7 @@ class RedisPool:
                 raise ConfigurationError("settings", None, rule, "give a URL, or set REDIS_URL")
             from isp_perf.redis._state import States
 
-            self._states = States(self.settings, target)
+            self._states = States(self.settings, target, guard=self._guard)
         return self._states
 
     # -- one key
@@ -165,7 +178,13 @@ class RedisPool:
         return value
 
     async def set(
-        self, key: Key, value: bytes | str, *, ttl: float | timedelta | None = None, nx: bool = False
+        self,
+        key: Key,
+        value: bytes | str,
+        *,
+        ttl: float | timedelta | None = None,
+        nx: bool = False,
+        idempotent: bool = False,
     ) -> bool:
         """Store ``value`` for ``ttl`` seconds (``None``: for ever) and return whether it was stored.
 
@@ -174,17 +193,21 @@ class RedisPool:
             value: bytes, or text that is stored as UTF-8.
             ttl: seconds above 0, at a resolution of 1 ms, or a timedelta.
             nx: store only if the key does not exist.
+            idempotent: storing twice does no harm, so repeat the call if its answer was lost.
 
         Raises:
             NotSentError: surely not stored (``False`` instead with ``on_down="miss"``).
             MaybeExecutedError: sent, and no answer came.
-            ConfigurationError: a ttl of 0 or less.
+            ConfigurationError: a ttl of 0 or less, or ``nx`` and ``idempotent`` together.
         """
         command = _flow.set_arguments(key, value, ttl, nx=nx)
+        if nx and idempotent:
+            rule = "a repeated SET NX would find its own first value"
+            raise ConfigurationError("idempotent", value=True, rule=rule, fix="drop one of nx and idempotent")
         if self.settings.target is None:
             return False
         try:
-            return bool(await self.client().ask(*command))
+            return bool(await self.client().ask(*command, idempotent=idempotent))
         except NotSentError:
             if self.settings.on_down == "raise":
                 raise
@@ -196,7 +219,7 @@ class RedisPool:
 
     # -- many keys
 
-    def get_many(self, keys: Iterable[Key], *, timeout: float | None = None) -> Awaitable[dict[Any, bytes]]:
+    def get_many(self, keys: Iterable[Key], *, timeout: float | None = None) -> Coroutine[Any, Any, dict[Any, bytes]]:
         """Return the values of those ``keys`` that are stored, by key.
 
         Args:
@@ -217,7 +240,12 @@ class RedisPool:
         return [found.get(key) for key in wanted]
 
     async def set_many(
-        self, mapping: Mapping[Any, bytes | str], *, ttl: float | timedelta | None = None, jitter: float = 0.0
+        self,
+        mapping: Mapping[Any, bytes | str],
+        *,
+        ttl: float | timedelta | None = None,
+        jitter: float = 0.0,
+        idempotent: bool = False,
     ) -> BulkResult:
         """Store every item and report per key; a failure of some keys is a result, not an exception.
 
@@ -225,6 +253,7 @@ class RedisPool:
             mapping: values by key.
             ttl: seconds above 0 or a timedelta, ``None`` for ever.
             jitter: share of the ttl, 0-1, that is taken off at random per key, so that they do not expire together.
+            idempotent: storing twice does no harm, so repeat what was sent and not answered.
 
         Raises:
             ConfigurationError: ttl or jitter outside its range.
@@ -233,7 +262,8 @@ class RedisPool:
         if self.settings.target is None:
             return BulkResult(0, dict.fromkeys(mapping, NotSentError("SET: not sent, no server is configured")))
         together = ttl is None or await self.client().supports("MSETEX")
-        result: BulkResult = await self._drive(_flow.set_many(mapping, life, draw=_draw, together=together))
+        flow = _flow.set_many(mapping, life, draw=_draw, together=together)
+        result: BulkResult = await self._drive(flow, idempotent=idempotent)
         return result
 
     async def mset(self, mapping: Mapping[Any, bytes | str], *, ttl: float | timedelta | None = None) -> BulkResult:
@@ -284,12 +314,12 @@ class RedisPool:
                 raise
             return 0
 
-    async def _drive(self, flow: _flow.Flow, within: float | None = None) -> Any:
+    async def _drive(self, flow: _flow.Flow, within: float | None = None, *, idempotent: bool = False) -> Any:
         run = self.client().ask_many
         try:
             commands = next(flow)
             while True:
-                commands = flow.send(await run(commands, within=within))
+                commands = flow.send(await run(commands, within=within, idempotent=idempotent))
         except StopIteration as end:
             return end.value
 
@@ -383,7 +413,7 @@ class RedisPool:
         """Return how many sockets are open now, over all lanes, and how many of them would take a command at once."""
         if self._states is None:
             return 0, 0
-        created, available, _ = self._states.sockets(self._sync)
+        created, available, _ = self._states.sockets(self._syncs.values())
         return created, available
 
     @property
@@ -399,7 +429,7 @@ class RedisPool:
         if self.settings.target is None:
             return RedisHealth("disabled", reason="no server is configured")
         reason = await self._probe()
-        created, available, down = self._shared().sockets(self._sync)
+        created, available, down = self._shared().sockets(self._syncs.values())
         status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
         if reason or down:
             status = "unhealthy" if reason else "degraded"
@@ -428,8 +458,8 @@ class RedisPool:
         """Drop every connection without touching its socket; called in a forked child, whose parent owns them."""
         if self._states is not None:
             self._states.forget()
-        if self._sync is not None:
-            self._sync.combiner.forget()
+        for sync in self._syncs.values():
+            sync.combiner.forget()
 
 
 def _after_fork() -> None:

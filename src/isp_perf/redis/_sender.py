@@ -32,8 +32,8 @@ class Sender(Protocol):
         """Send commands that stand or fall together; their raw replies."""
         ...
 
-    async def shape(self, args: tuple[Any, ...], reply: Any, options: dict[str, Any]) -> Any:
-        """Return a raw reply in redis-py's shape."""
+    async def shape_all(self, commands: Sequence[Staged], replies: list[Any]) -> list[Any]:
+        """Put raw replies into redis-py's shape, in place; exceptions stay as they are."""
         ...
 
     def shareable(self, name: Any) -> bool:

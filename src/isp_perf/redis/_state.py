@@ -5,8 +5,9 @@ After a fork the child forgets the lanes without touching the parent's sockets.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
+from threading import get_ident
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,7 +15,8 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 
-from isp_perf.errors import RemoteError
+from isp_perf._core.learnt import LearntSizes
+from isp_perf.errors import RejectedError, RemoteError
 from isp_perf.redis._config import RedisSettings, Target
 from isp_perf.redis._connect import async_pool, close_async, describe, sockets
 from isp_perf.redis._errors import (
@@ -24,31 +26,56 @@ from isp_perf.redis._errors import (
     LostNotSentError,
     TimedOutMaybeExecutedError,
     TimedOutNotSentError,
+    vetoed,
 )
 from isp_perf.redis._lane import Hooks, Lane
 from isp_perf.redis._link import Link
 from isp_perf.redis._stats import LaneStats
+from isp_perf.typing import Guard
 
 __all__ = ["LoopState", "States"]
 
 
+def decoding(pool: Any) -> Any:
+    """Return the pool, whose connections from now on hand out text instead of bytes."""
+    pool.connection_kwargs["decode_responses"] = True
+    return pool
+
+
 class LoopState:
-    """The lanes of one event loop."""
+    """The lanes of one event loop.
+
+    ``thread`` and ``running`` are the cheap way to know on the hot path that the running loop is this one:
+    ``asyncio.get_running_loop`` asks the kernel for the process id on CPython 3.11, which costs more than packing a
+    command. A loop that ran in this thread and is running now is the running loop; after a fork the lanes are gone.
+    """
 
     bulk: Lane
     fast: Lane
     loop: asyncio.AbstractEventLoop
     pool: Any
+    running: Callable[[], bool]
+    thread: int
 
-    def __init__(self, settings: RedisSettings, target: Target, stats: dict[str, LaneStats]) -> None:
+    def __init__(
+        self, settings: RedisSettings, target: Target, stats: dict[str, LaneStats], *, guard: Guard | None
+    ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.running = self.loop.is_running
+        self.thread = get_ident()
         self.pool = async_pool(settings, target)
+        self.decoding_pool = decoding(async_pool(settings, target))
+        self._guard = guard
         node = describe(target)
-        self.fast = Lane(node, self._open, settings=settings, stats=stats["fast"])
-        self.bulk = Lane(node, self._open, settings=settings, stats=stats["bulk"])
+        self.fast = Lane(node, self._open, settings=settings, stats=stats["fast"], guard=guard)
+        self.bulk = Lane(node, self._open, settings=settings, stats=stats["bulk"], guard=guard)
         self._node, self._settings, self._stats = node, settings, stats
         self._own: list[tuple[str, Lane]] = []
         self._watcher = self._close_with_loop()
+
+    def here(self) -> Link | None:
+        """Return the fast link, if there is one and the running loop is this one."""
+        return self.fast.link if self.thread == get_ident() and self.running() else None
 
     async def watch(self) -> None:
         """Have the lanes closed when the loop closes its async generators."""
@@ -60,6 +87,7 @@ class LoopState:
         finally:
             self.close()
             await close_async(self.pool)
+            await close_async(self.decoding_pool)
 
     async def _open(self) -> Any:
         connection = self.pool.make_connection()
@@ -78,7 +106,7 @@ class LoopState:
             hooks: its handshake, and who hears of pushes, new links and lost ones.
         """
         stats = self._stats.setdefault(purpose, LaneStats())
-        lane = Lane(self._node, self._open, settings=self._settings, stats=stats, hooks=hooks)
+        lane = Lane(self._node, self._open, settings=self._settings, stats=stats, hooks=hooks, guard=self._guard)
         self._own.append((purpose, lane))
         return lane
 
@@ -112,18 +140,21 @@ class States:
     Args:
         settings: the pool's settings.
         target: where the server is.
+        guard: may veto what is sent, and hears how it ended.
     """
 
+    learnt: LearntSizes
     stats: dict[str, LaneStats]
-    template: Any
 
-    def __init__(self, settings: RedisSettings, target: Target) -> None:
+    def __init__(self, settings: RedisSettings, target: Target, *, guard: Guard | None = None) -> None:
         self.settings = settings
         self.target = target
+        self.guard = guard
+        self.learnt = LearntSizes()
         self.stats = {name: LaneStats() for name in ("fast", "bulk", "dedicated", "blocking")}
-        self.template = async_pool(settings, target)
+        self._templates = (async_pool(settings, target), decoding(async_pool(settings, target)))
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopState] = WeakKeyDictionary()
-        self._forgotten: list[LoopState] = []
+        self._forgotten: list[Any] = []  # kept, so that nothing of the parent is closed by being freed
 
     async def current(self) -> LoopState:
         """Return the state of the running loop, new on first use."""
@@ -131,8 +162,9 @@ class States:
         state = self._by_loop.get(loop)
         if state is None:
             self._drop_closed()
-            state = self._by_loop[loop] = LoopState(self.settings, self.target, self.stats)
+            state = self._by_loop[loop] = LoopState(self.settings, self.target, self.stats, guard=self.guard)
             await state.watch()
+        state.thread = get_ident()
         return state
 
     def present(self) -> LoopState | None:
@@ -142,26 +174,28 @@ class States:
         except RuntimeError:
             return None
 
-    def pool(self) -> Any:
+    def pool(self, *, decode: bool = False) -> Any:
         """Return redis-py's pool for the running loop, or one that never connects where no loop runs."""
         state = self.present()
-        return self.template if state is None else state.pool
+        if state is None:
+            return self._templates[decode]
+        return state.decoding_pool if decode else state.pool
 
     def links(self) -> list[Link]:
         """Return the links that are up, over all open event loops."""
         return [lane.link for state in self._open_states() for lane in state.lanes if lane.link is not None]
 
-    def sockets(self, blocking: Any) -> tuple[int, int, list[str]]:
+    def sockets(self, blocking: Iterable[Any]) -> tuple[int, int, list[str]]:
         """Return the open sockets, how many of them would take a command now, and the names of lanes that are down.
 
         Args:
-            blocking: the blocking client, or ``None``.
+            blocking: the blocking clients.
         """
         links = self.links()
         counts = [(len(links), sum(not link.busy for link in links))]
-        counts += [sockets(state.pool) for state in self._open_states()]
-        if blocking is not None:
-            counts += [sockets(blocking.connection_pool), blocking.combiner.sockets()]
+        counts += [sockets(pool) for state in self._open_states() for pool in (state.pool, state.decoding_pool)]
+        for client in blocking:
+            counts += [sockets(client.connection_pool), client.combiner.sockets()]
         opened, idle = map(sum, zip(*counts, strict=True))
         return opened, idle, self._down()
 
@@ -178,7 +212,9 @@ class States:
 
     def forget(self) -> None:
         """In a forked child: drop every state without touching the sockets, which are the parent's."""
-        self._forgotten.extend(self._by_loop.values())
+        for state in self._by_loop.values():
+            self._forgotten += [lane.forget() for lane in state.lanes]
+            self._forgotten.append(state)
         self._by_loop = WeakKeyDictionary()
 
     async def aclose(self) -> None:
@@ -193,24 +229,36 @@ class States:
     @asynccontextmanager
     async def dedicated(self, name: str) -> AsyncGenerator[Any, None]:
         """Lend a connection for one command that cannot share one, and say by type what a failure means."""
+        connection, state = await self._lend(name)
+        try:
+            self.stats["dedicated"].commands += 1
+            async with self.translated(name):
+                yield connection
+        finally:
+            await asyncio.shield(state.pool.release(connection))
+
+    async def _lend(self, name: str) -> tuple[Any, LoopState]:
         state = await self.current()
         node, stats = describe(self.target), self.stats["dedicated"]
         try:
+            if self.guard is not None:
+                self.guard.before()
             async with asyncio.timeout(self.settings.timeout):
-                connection = await state.pool.get_connection()
+                return await state.pool.get_connection(), state
+        except RejectedError as veto:
+            raise vetoed(f"{name} on {node}: not sent, rejected by the guard", veto) from veto
         except TimeoutError:
             raise TimedOutNotSentError(f"{name} on {node}: not sent, no connection became free in time") from None
         except AuthenticationError as error:
             raise LoginNotSentError(f"{name} on {node}: not sent, the server refuses user or password") from error
         except (DriverConnectionError, DriverTimeoutError, OSError) as error:
             stats.failed_connects += 1
+            self._blame(error)
             raise LostNotSentError(f"{name} on {node}: not sent, the server cannot be reached") from error
-        try:
-            stats.commands += 1
-            async with self.translated(name):
-                yield connection
-        finally:
-            await asyncio.shield(state.pool.release(connection))
+
+    def _blame(self, error: BaseException) -> None:
+        if self.guard is not None:
+            self.guard.failure(error)
 
     @asynccontextmanager
     async def translated(self, name: str) -> AsyncGenerator[None, None]:
@@ -218,10 +266,14 @@ class States:
         node = describe(self.target)
         try:
             yield
+            if self.guard is not None:
+                self.guard.success()
         except (AuthenticationError, RemoteError, *UNEXECUTED):
             raise
         except (DriverTimeoutError, TimeoutError) as error:
             self.stats["dedicated"].timeouts_server += 1
+            self._blame(error)
             raise TimedOutMaybeExecutedError(f"{name} on {node}: sent, no answer in time") from error
         except (DriverConnectionError, OSError) as error:
+            self._blame(error)
             raise LostMaybeExecutedError(f"{name} on {node}: sent, then the connection was lost") from error

@@ -32,6 +32,7 @@ class LaneStats:
         timeouts_server: callers whose answer did not come in time.
         timeouts_client: the same, while our own event loop was late.
         pushes: messages the server sent unasked.
+        large_replies: replies above 64 KiB.
     """
 
     commands: int = 0
@@ -51,6 +52,7 @@ class LaneStats:
     timeouts_server: int = 0
     timeouts_client: int = 0
     pushes: int = 0
+    large_replies: int = 0
 
     def count_batch(self, commands: int, size_bytes: int) -> None:
         """Count one write of so many ``commands`` and ``size_bytes``."""
@@ -59,6 +61,19 @@ class LaneStats:
         self.bytes_out += size_bytes
         bits = (commands - 1).bit_length()
         self.batch_sizes[bits if bits < len(BATCH_BOUNDS) else -1] += 1
+
+    def count_one(self, size_bytes: int) -> None:
+        """Count a write of one command of ``size_bytes``."""
+        self.commands += 1
+        self.batches += 1
+        self.bytes_out += size_bytes
+        self.batch_sizes[0] += 1
+
+    def count_timeout(self, kind: str) -> None:
+        """Count a caller whose time was over; ``kind`` is queue, server or client, or empty if it was not the time."""
+        if kind:
+            name = f"timeouts_{kind}"
+            setattr(self, name, getattr(self, name) + 1)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counters by name, the histogram as ``{"<= 1": n, ...}``."""

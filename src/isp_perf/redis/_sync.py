@@ -15,9 +15,8 @@ from isp_perf._core.backoff import full_jitter
 from isp_perf._core.routing import Lane as Kind
 from isp_perf._core.routing import blocks_for, route
 from isp_perf.errors import MaybeExecutedError, NotSentError
-from isp_perf.redis._client import Way, Ways, or_empty, refused
+from isp_perf.redis._client import Way, Ways, decoded, or_empty, refused
 from isp_perf.redis._combine import Combiner
-from isp_perf.redis._config import RedisSettings, Target
 from isp_perf.redis._connect import blocking_pool, bound, close_blocking, describe
 from isp_perf.redis._entry import LinkLostError
 from isp_perf.redis._errors import (
@@ -27,11 +26,11 @@ from isp_perf.redis._errors import (
     LostNotSentError,
     TimedOutMaybeExecutedError,
     TimedOutNotSentError,
+    is_veto,
     lost_error,
     settled,
 )
-from isp_perf.redis._pack import pack
-from isp_perf.redis._stats import LaneStats
+from isp_perf.redis._state import States, decoding
 
 __all__ = ["BlockingRedis"]
 
@@ -48,25 +47,29 @@ class BlockingRedis(Redis):
     connection's state or have large replies take one from redis-py's pool.
 
     Args:
-        settings: the pool's settings.
-        target: where the server is.
-        stats: counters of the blocking lane.
+        states: the pool's states.
+        decode: hand out text instead of bytes, as redis-py does with ``decode_responses``.
     """
 
     combiner: Combiner
 
-    def __init__(self, settings: RedisSettings, target: Target, stats: LaneStats) -> None:
-        self._pool: Any = blocking_pool(settings, target)
+    def __init__(self, states: States, *, decode: bool = False) -> None:
+        self._settings = settings = states.settings
+        self._pool: Any = blocking_pool(settings, states.target)
+        if decode:
+            decoding(self._pool)
         _DRIVER.__init__(self, connection_pool=self._pool)
-        self._settings = settings
-        self._node = describe(target)
-        self._stats = stats
-        self._ways = Ways(self.response_callbacks)
+        self._decode = decode
+        self._node = describe(states.target)
+        self._stats = stats = states.stats["blocking"]
+        self._ways = Ways(self.response_callbacks, decode=decode)
         self._down: Exception | None = None
         self._retry_at = 0.0
         self._failures = 0
         self._known: dict[str, bool] = {}
-        self.combiner = Combiner(self._open, check_after=settings.health_check_interval, stats=stats)
+        self.combiner = Combiner(
+            self._open, check_after=settings.health_check_interval, stats=stats, guard=states.guard
+        )
 
     def set_response_callback(self, command: str, callback: Any) -> None:
         """Set a callback for a command's reply, as in redis-py."""
@@ -78,17 +81,20 @@ class BlockingRedis(Redis):
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command and return its parsed reply; errors as with the asyncio client."""
         way = self._ways[args[0]]
-        data = pack(args if way.words is None else (*way.words, *args[1:]))
+        data = way.pack(args)
         lane = route(way.route, args) if way.route.inspect else way.route.lane
         if lane is Kind.REFUSED:
             raise refused(way.route)
         reply = self._repeat([data], way, args, shared=lane is Kind.FAST)[0]
         if isinstance(reply, Exception):
             return or_empty(reply, options)
-        return reply if way.callback is None else self._shape(way.callback, reply, options)
+        return reply if way.plain else self._shape(way.callback, reply, options)
 
-    @staticmethod
-    def _shape(callback: Callable[..., Any], reply: Any, options: dict[str, Any]) -> Any:
+    def _shape(self, callback: Callable[..., Any] | None, reply: Any, options: dict[str, Any]) -> Any:
+        if self._decode and NEVER_DECODE not in options:
+            reply = decoded(reply)
+        if callback is None:
+            return reply
         for name in (EMPTY_RESPONSE, NEVER_DECODE, "keys"):
             options.pop(name, None)
         return callback(reply, **options)
@@ -107,13 +113,15 @@ class BlockingRedis(Redis):
             return [self._ask_alone(way, args) for way, args in zip(ways, commands, strict=True)]
         weakest = min(ways, key=lambda way: way.read_only)  # one write makes the batch a write
         try:
-            replies = self._repeat(list(map(pack, commands)), weakest, commands[0], shared=True)
+            replies = self._repeat(
+                [way.pack(args) for way, args in zip(ways, commands, strict=True)], weakest, commands[0], shared=True
+            )
         except (NotSentError, MaybeExecutedError) as error:
             return [error] * len(commands)
         return list(map(settled, replies))
 
     def _ask_alone(self, way: Way, args: tuple[Any, ...]) -> Any:
-        data = pack(args if way.words is None else (*way.words, *args[1:]))
+        data = way.pack(args)
         try:
             return self._repeat([data], way, args, shared=way.fast)[0]
         except RedisError as error:
@@ -150,15 +158,18 @@ class BlockingRedis(Redis):
     def _again(self, error: Exception, way: Way, attempt: int, *, started: float) -> bool:
         """Return whether to repeat, after the wait that comes before it."""
         left = started + self._settings.timeout - time.monotonic()
-        unsafe = isinstance(error, MaybeExecutedError) and not way.read_only
-        hopeless = isinstance(error, TimeoutError) or self._down is not None
-        if attempt >= self._settings.retry.attempts or left <= 0 or unsafe or hopeless:
+        if attempt >= self._settings.retry.attempts or left <= 0 or self._is_final(error, way):
             return False
         self._count_retry(error)
         if attempt:
             retry = self._settings.retry
             time.sleep(min(left, full_jitter(retry.base, retry.maximum, attempt=attempt, draw=_draw())))
         return True
+
+    def _is_final(self, error: Exception, way: Way) -> bool:
+        """Return whether repeating is unsafe, or of no use."""
+        unsafe = isinstance(error, MaybeExecutedError) and not way.read_only
+        return unsafe or isinstance(error, TimeoutError) or self._down is not None or is_veto(error)
 
     def _count_retry(self, error: Exception) -> None:
         if isinstance(error, NotSentError):
@@ -184,7 +195,7 @@ class BlockingRedis(Redis):
             bound(connection, None if blocks is None else left + blocks)
             connection.send_packed_command([data])
             self._stats.count_batch(1, len(data))
-            return connection.read_response()
+            return connection.read_response(disable_decoding=True)  # decoding is up to the reply, see _shape
         except UNEXECUTED:
             raise
         except (ResponseError, AuthenticationError) as error:

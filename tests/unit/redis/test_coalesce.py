@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 from redis.exceptions import ResponseError
 
-from isp_perf.redis._client import pack
 from isp_perf.redis._coalesce import Collector
 from isp_perf.redis._entry import LinkLostError
 from isp_perf.redis._link import Link
+from isp_perf.redis._pack import pack
 from isp_perf.redis._stats import LaneStats
 
 
@@ -50,6 +50,16 @@ async def link():
     link.fail(None)
 
 
+def receive(link, data):
+    """Hand bytes to a link as its transport does."""
+    while data:
+        buffer = link.get_buffer(-1)
+        size = min(len(data), len(buffer))
+        buffer[:size] = data[:size]
+        link.buffer_updated(size)
+        data = data[size:]
+
+
 def commands(link):
     """Return everything written since."""
     return b"".join(link.transport.written)
@@ -61,10 +71,24 @@ async def test_keys_of_one_tick_are_asked_together_and_once(link):
     waiting = [collector.get("a"), collector.get(b"b"), collector.get("a")]
     await asyncio.sleep(0)
     assert commands(link) == pack(("MGET", "a", "b"))
-    link.data_received(b"+first\r\n*2\r\n$1\r\n1\r\n$-1\r\n")
+    receive(link, b"+first\r\n*2\r\n$1\r\n1\r\n$-1\r\n")
     assert await asyncio.gather(*waiting) == [b"1", None, b"1"]
+
+
+async def test_an_idle_link_asks_a_single_key_at_once(link):
+    """Nobody waits for a tick where nobody else does; after keys that came together, a single one waits again."""
+    receive(link, b"+first\r\n")
+    collector = Collector(link)
     collector.get("c").cancel()
-    assert commands(link).endswith(pack(("GET", "c")))
+    assert commands(link) == pack(("GET", "c"))
+    both = [collector.get("d"), collector.get("e")]
+    await asyncio.sleep(0)
+    receive(link, b"$-1\r\n*2\r\n$-1\r\n$-1\r\n")
+    assert await asyncio.gather(*both) == [None, None]
+    collector.get("f").add_done_callback(lambda _: None)
+    assert commands(link).endswith(pack(("MGET", "d", "e")))
+    await asyncio.sleep(0)
+    assert commands(link).endswith(pack(("GET", "f")))
 
 
 async def test_order_is_kept_against_writes(link):
@@ -87,7 +111,7 @@ async def test_a_key_nobody_waits_for_is_not_asked(link):
     twice.cancel()
     await asyncio.sleep(0)
     assert commands(link) == pack(("MGET", "b", "c"))
-    link.data_received(b"+first\r\n*2\r\n$1\r\n2\r\n$1\r\n3\r\n")
+    receive(link, b"+first\r\n*2\r\n$1\r\n2\r\n$1\r\n3\r\n")
     assert (await stays, await other) == (b"2", b"3")
 
 
@@ -97,10 +121,10 @@ async def test_where_mget_is_forbidden_keys_are_asked_singly(link):
     waiting = [collector.get("a"), collector.get("b")]
     await asyncio.sleep(0)
     link.transport.written.clear()
-    link.data_received(b"+first\r\n-NOPERM no MGET for you\r\n")
+    receive(link, b"+first\r\n-NOPERM no MGET for you\r\n")
     await asyncio.sleep(0)
     assert commands(link) == pack(("GET", "a")) + pack(("GET", "b"))
-    link.data_received(b"$1\r\n1\r\n$1\r\n2\r\n")
+    receive(link, b"$1\r\n1\r\n$1\r\n2\r\n")
     assert await asyncio.gather(*waiting) == [b"1", b"2"]
     again = [collector.get("a"), collector.get("b")]
     await asyncio.sleep(0)
@@ -114,7 +138,7 @@ async def test_another_error_reaches_everybody(link):
     collector = Collector(link)
     first = [collector.get("a"), collector.get("b")]
     await asyncio.sleep(0)
-    link.data_received(b"+first\r\n-ERR broken\r\n")
+    receive(link, b"+first\r\n-ERR broken\r\n")
     assert all(isinstance(each, ResponseError) for each in await asyncio.gather(*first, return_exceptions=True))
     link.send(b"").add_done_callback(lambda future: future.exception())
     second = [collector.get("a"), collector.get("b")]

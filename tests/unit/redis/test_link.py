@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from redis.exceptions import ResponseError
 
-from isp_perf.errors import PoolBusyError
-from isp_perf.redis._entry import LinkLostError
+from isp_perf.errors import BulkheadFullError, PoolBusyError
+from isp_perf.redis._entry import LinkLostError, VetoedError
 from isp_perf.redis._link import Link
 from isp_perf.redis._stats import LaneStats
 
@@ -32,6 +32,16 @@ class Transport:
         self.high = high
 
 
+def receive(link, data):
+    """Hand bytes to a link as its transport does."""
+    while data:
+        buffer = link.get_buffer(-1)
+        size = min(len(data), len(buffer))
+        buffer[:size] = data[:size]
+        link.buffer_updated(size)
+        data = data[size:]
+
+
 def make(**options):
     """Return a link and its transport."""
     transport = Transport()
@@ -43,7 +53,7 @@ def make(**options):
         reject=options.pop("reject", False),
         stats=LaneStats(),
         on_lost=lost.append,
-        on_push=options.pop("on_push", None),
+        **options,
     )
     return link, transport, lost
 
@@ -56,7 +66,7 @@ async def test_an_idle_link_writes_at_once_and_a_busy_one_once_per_tick():
     rest = [link.send(b"%d" % i) for i in range(2, 5)]
     await asyncio.sleep(0)
     assert transport.written == [b"1", b"234"]
-    link.data_received(b"+1\r\n+2\r\n+3\r\n+4\r\n")
+    receive(link, b"+1\r\n+2\r\n+3\r\n+4\r\n")
     assert await asyncio.gather(first, *rest) == [b"1", b"2", b"3", b"4"]
 
 
@@ -66,7 +76,7 @@ async def test_replies_in_single_bytes_are_paired_in_order():
     waiting = [link.send(b"x") for _ in range(3)]
     await asyncio.sleep(0)
     for byte in b"$3\r\nabc\r\n*2\r\n:1\r\n$-1\r\n-ERR no\r\n":
-        link.data_received(bytes([byte]))
+        receive(link, bytes([byte]))
     assert await waiting[0] == b"abc"
     assert await waiting[1] == [1, None]
     with pytest.raises(ResponseError):
@@ -80,7 +90,7 @@ async def test_a_caller_cancelled_before_the_write_sends_nothing():
     second.cancel()
     await asyncio.sleep(0)
     assert transport.written == [b"1", b"3"]
-    link.data_received(b"+1\r\n+3\r\n")
+    receive(link, b"+1\r\n+3\r\n")
     assert (await first, await third) == (b"1", b"3")
 
 
@@ -91,7 +101,7 @@ async def test_a_caller_cancelled_after_the_write_costs_no_connection():
     second = link.send(b"2")
     await asyncio.sleep(0)
     first.cancel()
-    link.data_received(b"+1\r\n+2\r\n")
+    receive(link, b"+1\r\n+2\r\n")
     assert await second == b"2"
     assert not transport.aborted
     assert not lost
@@ -101,7 +111,7 @@ async def test_a_push_takes_nobodys_reply():
     """RESP3 pushes are read past."""
     link, _, _ = make()
     reply = link.send(b"1")
-    link.data_received(b">2\r\n+invalidate\r\n*0\r\n+1\r\n")
+    receive(link, b">2\r\n+invalidate\r\n*0\r\n+1\r\n")
     assert await reply == b"1"
 
 
@@ -109,7 +119,7 @@ async def test_a_push_takes_nobodys_reply():
 async def test_what_cannot_be_paired_ends_the_link(noise):
     """An unasked or malformed reply must never reach a caller."""
     link, transport, lost = make()
-    link.data_received(noise)
+    receive(link, noise)
     assert transport.aborted
     assert lost == [link]
 
@@ -144,15 +154,15 @@ async def test_a_slow_answer_ends_its_caller_and_not_the_link():
     slow = link.send(b"1")
     later = asyncio.ensure_future(asyncio.sleep(0.03))
     await later
-    link.data_received(b"$5\r\nab")
+    receive(link, b"$5\r\nab")
     with pytest.raises(LinkLostError):
         await asyncio.wait_for(asyncio.shield(slow), 1)
     assert not transport.aborted
     neighbour = link.send(b"2")
     await asyncio.sleep(0)
-    link.data_received(b"cde\r\n+2\r\n")
+    receive(link, b"cde\r\n+2\r\n")
     assert await neighbour == b"2"
-    assert link._stats.discarded_replies == 1
+    assert link.stats.discarded_replies == 1
 
 
 async def test_above_the_limit_commands_wait_in_order():
@@ -163,9 +173,9 @@ async def test_above_the_limit_commands_wait_in_order():
     assert b"".join(transport.written) == b"01"
     assert link.busy
     waiting[2].cancel()
-    link.data_received(b"+0\r\n+1\r\n")
+    receive(link, b"+0\r\n+1\r\n")
     assert b"".join(transport.written) == b"013"
-    link.data_received(b"+3\r\n")
+    receive(link, b"+3\r\n")
     assert await waiting[3] == b"3"
 
 
@@ -175,13 +185,13 @@ async def test_a_command_that_waited_too_long_was_surely_not_sent():
     first = link.send(b"1")
     second = link.send(b"2")
     await asyncio.sleep(0.02)
-    link.data_received(b"$4\r\nab")
+    receive(link, b"$4\r\nab")
     with pytest.raises(LinkLostError) as caught:
         await asyncio.wait_for(second, 1)
     assert not caught.value.written
     assert caught.value.timeout == "queue"
     first.exception()
-    link.data_received(b"cd\r\n")
+    receive(link, b"cd\r\n")
     assert transport.written == [b"1"]
 
 
@@ -203,7 +213,7 @@ async def test_a_full_transport_holds_commands_back():
     assert transport.written == [b"1"]
     link.resume_writing()
     assert transport.written == [b"1", b"2"]
-    link.data_received(b"+1\r\n+2\r\n")
+    receive(link, b"+1\r\n+2\r\n")
     assert (await first, await second) == (b"1", b"2")
 
 
@@ -212,7 +222,7 @@ async def test_a_batch_collects_values_and_errors_in_order():
     link, transport, _ = make()
     batch = link.send_many([b"%d" % i for i in range(3)])
     assert transport.written == [b"012"]
-    link.data_received(b"+a\r\n-ERR b\r\n+c\r\n")
+    receive(link, b"+a\r\n-ERR b\r\n+c\r\n")
     first, second, third = await batch
     assert (first, third) == (b"a", b"c")
     assert isinstance(second, ResponseError)
@@ -224,7 +234,7 @@ async def test_a_large_batch_is_written_in_chunks():
     link, transport, _ = make(in_flight=10_000)
     batch = link.send_many([b"x"] * 600)
     assert [len(data) for data in transport.written] == [256, 256, 88]
-    link.data_received(b"+\r\n" * 600)
+    receive(link, b"+\r\n" * 600)
     assert len(await batch) == 600
 
 
@@ -232,7 +242,7 @@ async def test_a_half_sent_batch_tells_its_parts_apart():
     """When the link ends, the sent part may have been executed and the rest surely was not."""
     link, _, _ = make(in_flight=2)
     batch = link.send_many([b"x"] * 5)
-    link.data_received(b"+1\r\n")
+    receive(link, b"+1\r\n")
     link.connection_lost(None)
     replies = await batch
     assert replies[0] == b"1"
@@ -245,7 +255,7 @@ async def test_a_push_handler_hears_pushes_in_the_order_of_the_wire():
     link, _, _ = make(on_push=heard.append)
     reply = link.send(b"1")
     reply.add_done_callback(lambda done: heard.append(done.result()))
-    link.data_received(b">2\r\n+invalidate\r\n*1\r\n+k\r\n+1\r\n>2\r\n+invalidate\r\n*-1\r\n")
+    receive(link, b">2\r\n+invalidate\r\n*1\r\n+k\r\n+1\r\n>2\r\n+invalidate\r\n*-1\r\n")
     assert heard == [[b"invalidate", [b"k"]], [b"invalidate", None]]
     await asyncio.sleep(0)
     assert heard[2:] == [b"1"]
@@ -259,8 +269,108 @@ async def test_a_push_handler_that_raises_ends_the_link():
 
     link, transport, lost = make(on_push=fail)
     reply = link.send(b"1")
-    link.data_received(b">2\r\n+invalidate\r\n*0\r\n+1\r\n")
+    receive(link, b">2\r\n+invalidate\r\n*0\r\n+1\r\n")
     with pytest.raises(LinkLostError):
         await reply
     assert transport.aborted
     assert lost == [link]
+
+
+async def test_after_commands_that_came_together_the_next_one_waits_for_its_tick():
+    """The first of the next burst is not written alone; after three lone commands they are written at once again."""
+    link, transport, _ = make()
+    waiting = [link.send(b"%d" % i) for i in range(3)]
+    await asyncio.sleep(0)
+    receive(link, b"+0\r\n+1\r\n+2\r\n")
+    await asyncio.gather(*waiting)
+    transport.written.clear()
+    for number in range(3):
+        reply = link.send(b"a")
+        assert len(transport.written) == number
+        await asyncio.sleep(0)
+        receive(link, b"+a\r\n")
+        await reply
+    link.send(b"b").cancel()
+    assert transport.written[-1] == b"b"
+
+
+async def test_a_reply_that_takes_more_than_one_read_is_large():
+    """Who gets it may see so; the next read resets the mark."""
+    link, _, _ = make()
+    big, small = link.send(b"1"), link.send(b"2")
+    await asyncio.sleep(0)
+    receive(link, b"$200000\r\n" + b"x" * 200_000 + b"\r\n")
+    assert link.large
+    assert len(await big) == 200_000
+    receive(link, b"+2\r\n")
+    assert not link.large
+    assert await small == b"2"
+    assert link.stats.large_replies == 1
+
+
+class Guard:
+    """Records what it hears; rejects while shut."""
+
+    def __init__(self):
+        self.heard = []
+        self.shut = False
+
+    def before(self):
+        if self.shut:
+            raise BulkheadFullError("test", 7.0)
+        self.heard.append("before")
+
+    def success(self):
+        self.heard.append("success")
+
+    def failure(self, error):
+        self.heard.append(type(error).__name__)
+
+
+async def test_a_guard_is_asked_once_per_write_and_hears_how_it_ended():
+    """Commands of one tick are one write for it; an error reply is a success, a lost link a failure."""
+    guard = Guard()
+    link, _, _ = make(guard=guard)
+    first = link.send(b"1")
+    rest = [link.send(b"2") for _ in range(5)]
+    await asyncio.sleep(0)
+    receive(link, b"+1\r\n+2\r\n")
+    assert guard.heard == ["before", "before", "success"]
+    receive(link, b"-ERR no\r\n" + b"+2\r\n" * 3)
+    assert guard.heard[3:] == ["success"]
+    await asyncio.gather(first, *rest, return_exceptions=True)
+    last = link.send(b"3")
+    await asyncio.sleep(0)
+    link.connection_lost(None)
+    assert guard.heard[4:] == ["before", "ConnectionResetError"]
+    with pytest.raises(LinkLostError):
+        await last
+
+
+async def test_a_guard_hears_of_overdue_answers():
+    """A caller whose time is over on a living link is a failure, too."""
+    guard = Guard()
+    link, _, _ = make(guard=guard, timeout=0.03)
+    slow = link.send(b"1")
+    await asyncio.sleep(0.02)
+    receive(link, b"$5\r\nab")
+    with pytest.raises(LinkLostError):
+        await asyncio.wait_for(slow, 1)
+    assert guard.heard == ["before", "TimeoutError"]
+
+
+async def test_what_a_guard_rejects_is_not_written():
+    """Everybody of the write is told, nothing was sent, and the link goes on."""
+    guard = Guard()
+    link, transport, _ = make(guard=guard)
+    guard.shut = True
+    waiting = [link.send(b"1"), link.send(b"2"), link.send_many([b"3", b"4"])]
+    outcomes = await asyncio.gather(*waiting[:2], return_exceptions=True)
+    assert all(isinstance(outcome, VetoedError) and not outcome.written for outcome in outcomes)
+    assert all(isinstance(reply, VetoedError) for reply in await waiting[2])
+    assert transport.written == []
+    guard.shut = False
+    reply = link.send(b"5")
+    await asyncio.sleep(0)
+    receive(link, b"+5\r\n")
+    assert await reply == b"5"
