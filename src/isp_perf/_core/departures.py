@@ -30,19 +30,26 @@ class Departures:
 
     Args:
         size: marks per generation, >= 1.
+
+    Attributes:
+        any: whether anything was ever noted.
     """
 
-    __slots__ = ("_old", "_size", "_young")
+    __slots__ = ("_old", "_size", "_young", "any")
+
+    any: bool
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._young: dict[int, str] = {}
         self._old: dict[int, str] = {}
+        self.any = False
 
     def note(self, mark: int, reason: str) -> None:
         """Remember why the entry of ``mark`` left."""
         young = self._young
         young[mark] = reason
+        self.any = True
         if len(young) >= self._size:
             self._old, self._young = young, {}
 
@@ -59,11 +66,6 @@ class Departures:
         """Let the next miss of ``mark`` be one of an absent entry."""
         self._young.pop(mark, None)
         self._old.pop(mark, None)
-
-    @property
-    def size(self) -> int:
-        """How many marks one generation holds."""
-        return self._size
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

@@ -8,6 +8,7 @@ __all__ = ["ENTRY_BYTES", "estimated_bytes"]
 ENTRY_BYTES: Final = 160
 """What an entry costs beside its key and value."""
 _MOST_PARTS: Final = 1000
+_PLAIN: Final = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 def estimated_bytes(value: Any) -> int:
@@ -30,8 +31,8 @@ def estimated_bytes(value: Any) -> int:
 
 
 def _parts(value: Any) -> list[Any]:
-    kind = type(value)
-    if kind in {str, bytes, int, float, bool, type(None)}:
+    kind = cast("type[object]", type(value))
+    if kind in _PLAIN:
         return []
     if issubclass(kind, dict):
         items = cast("dict[Any, Any]", value)

@@ -206,6 +206,11 @@ class Flight:
         waiters, self.waiters = self.waiters, []
         return waiters
 
+    def wake_all(self, outcome: Any) -> None:
+        """Give everyone who waits the outcome; without the lock, once nobody can join any more."""
+        for waiter in self.take_waiters():
+            waiter.wake(outcome)
+
     def hand_over_locked(self) -> bool:
         """Make the first waiter that can still run the leader; ``False`` if there is none."""
         while self.waiters:

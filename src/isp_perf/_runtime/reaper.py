@@ -19,10 +19,10 @@ from weakref import ref
 
 from isp_perf._runtime.fork import new_lock, restart_in_child
 
-__all__ = ["Calendar", "Moment", "Reaper", "reaper", "width"]
+__all__ = ["FEWEST_DEAD", "MOST_ITEMS", "Calendar", "Moment", "Reaper", "reaper", "width"]
 
-_FEWEST_DEAD: Final = 64
-_MOST_ITEMS: Final = 4096
+FEWEST_DEAD: Final = 64
+MOST_ITEMS: Final = 4096
 _FINEST: Final = 0.001
 _MOMENTS_PER_TTL: Final = 256
 _LONGEST_SLEEP: Final = 86_400.0  # a lock cannot be waited for as long as a ttl may be
@@ -48,7 +48,7 @@ class Moment(float):
     @property
     def full(self) -> bool:
         """Whether more items need another moment."""
-        return len(self.items) >= _MOST_ITEMS
+        return len(self.items) >= MOST_ITEMS
 
     @property
     def alive(self) -> int:
@@ -58,7 +58,12 @@ class Moment(float):
     def release(self) -> None:
         """Take note that an item was removed; places are given back when half of them are dead."""
         self.dead += 1
-        if self.dead > _FEWEST_DEAD and 2 * self.dead > len(self.items):
+        if not self.dead % FEWEST_DEAD:
+            self.compact()
+
+    def compact(self) -> None:
+        """Give places back if more than half of them are dead."""
+        if 2 * self.dead > len(self.items):
             self.items[:] = [item for item in self.items if item.home is not None]
             self.dead = 0
 

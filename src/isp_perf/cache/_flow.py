@@ -10,7 +10,7 @@ from random import SystemRandom
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, cast
 
-from isp_perf._core.departures import ABSENT
+from isp_perf._core.departures import ABSENT, EVICTED
 from isp_perf._core.eviction import Entry
 from isp_perf._runtime.drive import Failure, without_frame
 from isp_perf._runtime.flights import (
@@ -34,7 +34,7 @@ from isp_perf.cache._stats import Counters
 from isp_perf.cache._tags import Versions
 from isp_perf.errors import CodecError
 
-__all__ = ["fetch", "insert_locked", "lifetime", "local_ttl"]
+__all__ = ["fail_loading", "fetch", "finish", "insert_locked", "lifetime", "local_ttl", "take_back"]
 
 _ONE_WAY: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and handed on as a Failure
@@ -175,8 +175,7 @@ def _lead(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
     LEADING.set(outer)
     if value.__class__ is Failure:
         return _fail(engine, call, flight=flight, failure=value)
-    for waiter in flight.take_waiters():
-        waiter.wake(value)
+    flight.wake_all(value)
     return value
 
 
@@ -232,6 +231,36 @@ def _take_remote(engine: Engine, call: Call, *, flight: Flight, found: tuple[Any
     return value
 
 
+def take_back(call: Call, local: LocalLevel, flight: Flight) -> None:
+    """End a flight that was attached although there is something in its slot."""
+    with local.lock:
+        if not flight.hand_over_locked():
+            _land_locked(call, flight)
+
+
+def fail_loading(engine: Engine, call: Call, flight: Flight, *, error: BaseException) -> Any:
+    """End a flight whose loader raised ``error``, and return what its leader gets."""
+    with engine.local.lock:
+        flight.reason = engine.local.reason_locked(call.store, call.slot)
+        _count_load(engine, call, flight, failed=1)
+    return _fail(engine, call, flight=flight, failure=Failure(error))
+
+
+def finish(engine: Engine, call: Call, flight: Flight, *, value: Any) -> Any:
+    """End a flight whose loader returned ``value``, without a remote level, and return what its leader gets."""
+    with engine.local.lock:
+        flight.reason = engine.local.reason_locked(call.store, call.slot)
+        _count_load(engine, call, flight, failed=0)
+    try:
+        _refuse(value)
+    except CodecError as error:
+        return _fail(engine, call, flight=flight, failure=Failure(error))
+    value, ttl = filled(flight, value, lifetime(call.source.policy, value))
+    _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, ttl))
+    flight.wake_all(value)
+    return value
+
+
 def _load(engine: Engine, call: Call, flight: Flight) -> Flow:
     """Call the loader, count it, and return its value or a ``Failure``."""
     clock = engine.local.clock
@@ -278,6 +307,10 @@ def _store(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float
             seconds, told = flight.seconds, flight.filling is not None
             insert_locked(local, call, value=value, ttl=ttl, load_seconds=seconds, tags=flight.tags, told=told)
             _keep_etag(call, flight)
+            if flight.reason is EVICTED:
+                local.departures.note(call.store.mark(call.slot), EVICTED)
+        elif flight.reason:
+            local.departures.forget(call.store.mark(call.slot))
         _land_locked(call, flight)
 
 

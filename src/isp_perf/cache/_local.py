@@ -8,11 +8,11 @@ from collections.abc import Hashable, Mapping, MutableMapping
 from time import monotonic
 from typing import Any, Final
 
-from isp_perf._core.departures import DISTRUSTED, EVICTED, EXPIRED, INVALIDATED, STALE, Departures
+from isp_perf._core.departures import ABSENT, DISTRUSTED, EVICTED, EXPIRED, INVALIDATED, STALE, Departures
 from isp_perf._core.eviction import Entry, EvictionQueue
 from isp_perf._core.weights import ENTRY_BYTES, estimated_bytes
 from isp_perf._runtime.fork import new_lock
-from isp_perf._runtime.reaper import Calendar, Moment
+from isp_perf._runtime.reaper import FEWEST_DEAD, MOST_ITEMS, Calendar, Moment
 from isp_perf.cache._describe import Description, describe
 from isp_perf.cache._expiry import give_back, hide_all, in_slices
 from isp_perf.cache._index import Index, key_of, tag, untag
@@ -41,6 +41,7 @@ class LocalLevel:
     Attributes:
         counters: what the manager has counted.
         departures: why entries left lately.
+        detour: a miss has more to look at than its own slot: the level is suspended, or something is stored by key.
         index: logical key -> entry, once somebody has asked by key.
         keyed: what is stored by key and not by a function; a function's miss has to look there.
         plain: entries may be placed the short way: real clock, room by number, not suspended.
@@ -51,8 +52,10 @@ class LocalLevel:
     clock: Clock
     counters: Counters
     departures: Departures
+    detour: bool
     lock: Any
     plain: bool
+    suspended: bool
 
     def __init__(self, max_entries: int, clock: Clock) -> None:
         self.lock = new_lock()
@@ -89,11 +92,6 @@ class LocalLevel:
         """Whether nothing may be served; see ``suspend_locked``."""
         return self._suspension.distrusted
 
-    @property
-    def suspended(self) -> bool:
-        """Whether ``hot`` is empty for a cause; see ``suspend_locked``."""
-        return self._suspension.active
-
     def configure_locked(
         self,
         max_entries: int,
@@ -125,7 +123,9 @@ class LocalLevel:
         self._set_plain()
 
     def _set_plain(self) -> None:
-        self.plain = self.clock is monotonic and type(self._queue) is EvictionQueue and not self._suspension.active
+        self.suspended = self._suspension.active
+        self.detour = self.suspended or bool(self.keyed)
+        self.plain = self.clock is monotonic and type(self._queue) is EvictionQueue and not self.suspended
 
     def suspend_locked(self, cause: Hashable, *, serve: bool) -> None:
         """Empty every ``hot`` until ``resume_locked(cause)``; O(functions). What is stored meanwhile waits as well.
@@ -149,13 +149,8 @@ class LocalLevel:
 
     def find_locked(self, store: Store, slot: Any) -> Entry | None:
         """Return the fresh entry in ``slot``, if there is one."""
-        entry = store.find(slot)
-        if entry is None and self.keyed and not store.by_key:
-            entry = self._adopt_locked(store, slot)
+        entry = self._present_locked(store, slot)
         if entry is None or self._suspension.distrusted:
-            return None
-        if not self._queue.touch(entry):
-            self._leave_locked(entry)
             return None
         if self.clock() < entry.due or self._demote_locked(entry):
             return entry
@@ -164,12 +159,32 @@ class LocalLevel:
         self.counters.expired += 1
         return None
 
+    def _present_locked(self, store: Store, slot: Any) -> Entry | None:
+        """Return the entry in ``slot``, whatever its age, if the room still has it."""
+        entry = store.find(slot)
+        if entry is None and self.keyed and not store.by_key:
+            entry = self._adopt_locked(store, slot)
+        if entry is not None and not self._queue.touch(entry):
+            self._leave_locked(entry)
+            return None
+        return entry
+
     def reason_locked(self, store: Store, slot: Any) -> str:
         """Return why a call for ``slot`` is a miss, a word of ``_core.departures``."""
         if store.find(slot) is not None:
             return DISTRUSTED if self._suspension.distrusted else STALE
         mark = store.mark(slot)
         return EVICTED if self._queue.remembers(mark) else self.departures.last(mark)
+
+    def count_reason_locked(self, counters: Counters, entry: Entry) -> None:
+        """Count why the load of a new entry was a miss, if anybody knows."""
+        mark = entry.home.mark(entry.slot)
+        if entry.mark >= 0:
+            self.departures.note(mark, EVICTED)
+        reason = self.departures.last(mark)
+        if reason is not ABSENT:
+            for each in (self.counters, counters):
+                each.missed[reason] = each.missed.get(reason, 0) + 1
 
     def describe_locked(self, entry: Entry) -> Description:
         """Return what is known of a living entry."""
@@ -206,45 +221,77 @@ class LocalLevel:
         if entry.home is not None:
             tag(self.tagged, entry)
 
-    def keep_locked(self, store: Store, slot: Any, value: Any, *, due: float, ttl: float) -> Entry:
-        """As ``insert_locked``, the short way: the level is ``plain``, the slot native, the ttl not a fine one."""
-        if store.level is not self:
-            self._admit_locked(store)
-        hot = store.hot
-        if slot in hot or slot in store.cold:
-            self.remove_locked(hot.get(slot) or store.cold[slot])
-        moment = store.moment_locked(self._calendar, due, ttl=ttl)
+    def keep_locked(self, store: Store, slot: Any, value: Any, *, due: float) -> Entry:
+        """As ``insert_locked``, the short way: the level is ``plain``, the slot native, the ttl that of the store.
+
+        There is no entry in the slot: a flight that is still attached has it for itself.
+        """
+        hot, moment = store.hot, store.latest
+        if moment is None or due >= store.latest_end or len(moment.items) >= MOST_ITEMS:
+            moment = self._next_moment_locked(store, due)
         entry = Entry(value, slot, moment)
         entry.home = store
         moment.items.append(entry)
-        leaving = self._queue.insert(entry)
+        leaving = self._queue.exchange(entry)
         hot[slot] = entry
         if leaving is not None:
-            self._leave_locked(leaving)
+            self._make_way_locked(leaving)
         if self.index is not None:
             self._enter_locked(entry)
         return entry
 
-    def _place_locked(self, store: Store, entry: Entry, *, ttl: float, native: bool) -> None:
-        slot, clock = entry.slot, self.clock
+    def _next_moment_locked(self, store: Store, due: float) -> Moment:
         if store.level is not self:
             self._admit_locked(store)
-        old = store.find(slot)
-        if old is not None:
-            self.remove_locked(old)
+        return store.next_moment_locked(self._calendar, due)
+
+    def _make_way_locked(self, entry: Entry) -> None:
+        """As ``_leave_locked``, the short way for plain entries."""
+        home, slot = entry.home, entry.slot
+        moment: Any = entry.due
+        short = entry.__class__ is Entry and moment.__class__ is Moment and self.index is None
+        if not short or home.hot.get(slot) is not entry:
+            self._leave_locked(entry)
+            return
+        del home.hot[slot]
+        entry.home = None
+        moment.dead = dead = moment.dead + 1
+        if not dead % FEWEST_DEAD:
+            moment.compact()
+        home.evicted += 1
+        if entry.hits:
+            home.retired += entry.hits
+
+    def _place_locked(self, store: Store, entry: Entry, *, ttl: float, native: bool) -> None:
+        slot = entry.slot
+        self._clear_locked(store, slot)
         entry.home = store
         leaving = self._queue.admit(entry)
         if leaving is None:
             entry.home = None
             return
-        reaped = clock is monotonic and self._schedule_locked(entry, ttl)
-        asks = store.owner.hit_clock
-        served = (reaped if asks is None else asks is clock) and not isinstance(self._queue, Borrowed)
-        (store.shelf if native and served else store.cold)[slot] = entry
+        shelf = store.shelf if self._reap_locked(store, entry, ttl=ttl) and native else store.cold
+        shelf[slot] = entry
         for other in leaving:
             self._leave_locked(other)
         if self.index is not None:
             self._enter_locked(entry)
+        if store.by_key:
+            self._set_plain()
+
+    def _reap_locked(self, store: Store, entry: Entry, *, ttl: float) -> bool:
+        """Have the reaper take a new entry away; return whether the wrapper may serve it until then."""
+        reaped = self.clock is monotonic and self._schedule_locked(entry, ttl)
+        asks = store.owner.hit_clock
+        return (reaped if asks is None else asks is self.clock) and not isinstance(self._queue, Borrowed)
+
+    def _clear_locked(self, store: Store, slot: Any) -> None:
+        """Take out what is in ``slot``, and take note of the store."""
+        if store.level is not self:
+            self._admit_locked(store)
+        old = store.find(slot)
+        if old is not None:
+            self.remove_locked(old)
 
     def _admit_locked(self, store: Store) -> None:
         store.level = self
@@ -291,7 +338,9 @@ class LocalLevel:
         self.counters.invalidated += 1
 
     def living_locked(self) -> list[Entry]:
-        """Return every entry."""
+        """Return every entry, all counters up to date."""
+        for store in self._suspension.stores:
+            store.fold_locked(self.counters)
         return self._queue.living()
 
     def index_locked(self) -> dict[str, Entry]:
@@ -335,8 +384,10 @@ class LocalLevel:
         if isinstance(entry, StagedEntry):
             untag(self.tagged, entry)
         entry.home = None
-        if entry.due.__class__ is Moment:
+        if isinstance(entry.due, Moment):
             entry.due.release()
+        if home.by_key:
+            self._set_plain()
         counters = home.owner.counters
         if entry.hits:
             self.counters.retired += entry.hits

@@ -89,6 +89,7 @@ class Borrowed(EvictionQueue):
         try:
             entry.value = self._cache[self._known[entry]]
         except KeyError:
+            self._known.pop(entry, None)
             return False
         return True
 

@@ -15,9 +15,10 @@ from isp_perf._core.keys import HASH, Field, Template, parse_template
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf._runtime.specialize import parameters, specialize
 from isp_perf.cache._batcher import Batcher
-from isp_perf.cache._codec import MsgpackCodec, codec_for
+from isp_perf.cache._codec import codec_for
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._copies import own
+from isp_perf.cache._direct import Direct, is_direct
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._keyplan import KeyPlan, annotated_types
 from isp_perf.cache._local import FINE_TTL, Store
@@ -81,7 +82,7 @@ class Site:
         self.counters = Counters()
         self.context = copy_context()
         self.batcher: Batcher | None = None
-        self._codec: Codec | MsgpackCodec | None = policy.codec
+        self._codec: Codec | None = None
         names = [parameter.name for parameter in declared]
         owner = _owner(function, names)
         self.template = template if template is not None else _default_template(function, names)
@@ -113,10 +114,10 @@ class Site:
         return self.plan.owner == "self"
 
     @property
-    def codec(self) -> Codec | MsgpackCodec:
+    def codec(self) -> Codec:
         """The policy's codec, or the one for the return annotation."""
         if self._codec is None:
-            self._codec = codec_for(self.function)
+            self._codec = codec_for(self.function, self.policy.codec)
         return self._codec
 
     def wrapper(self) -> FunctionType:
@@ -150,10 +151,18 @@ class Site:
             "hot": self.store.hot,
             "id": id,
             "own": own,
-            "rare": (Exception, self.amiss if self.asynchronous else self.miss, Failure, MODE.get),
+            "rare": (Exception, self._answer(), Failure, MODE.get),
             "shelves": self._shelves,
         }
         return specialize(self.function, body, names, asynchronous=self.asynchronous)
+
+    def _answer(self) -> Callable[..., Any]:
+        """Return what answers a call that the wrapper could not answer."""
+        slow = self.amiss if self.asynchronous else self.miss
+        if not self._plain or not is_direct(self.policy):
+            return slow
+        direct = Direct(self, slow)
+        return direct.amiss if self.asynchronous else direct.miss
 
     def _question(self, slot: str, hit: str) -> str:
         asked: list[str] = []
@@ -220,6 +229,8 @@ class Site:
     def stats(self) -> CacheStats:
         """Return the statistics of this function."""
         with self.engine.local.lock:
+            for store in self.stores():
+                store.fold_locked(self.engine.local.counters)
             entries = [entry for store in self.stores() for entry in store.entries()]
             return snapshot(self.counters, living_hits=sum(entry.hits for entry in entries), size=len(entries))
 
@@ -248,6 +259,7 @@ class Site:
         _, store = self._instances.pop(identity, (None, None))
         if store is not None:
             with self.engine.local.lock:
+                store.fold_locked(self.engine.local.counters)
                 for entry in store.entries():
                     self.engine.local.remove_locked(entry)
 

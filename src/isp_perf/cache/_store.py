@@ -94,7 +94,10 @@ class Store:
         level: the local level that has heard of this store.
         by_key: whether its slots are one-element tuples of keys of the user's own.
         moments: time -> moment in which entries of this store are due.
-        latest: the moment last used, for entries of ``latest_ttl`` seconds that are due before ``latest_end``.
+        ttl: seconds that the function's values live, where that is the same for all.
+        latest: the moment last used for entries of that ttl, those due before ``latest_end``.
+        loads: as ``load_seconds``, ``evicted`` and ``retired`` what the short way of a miss has counted, once for the
+            function and the manager; ``fold_locked`` adds it to both.
     """
 
     __slots__ = (
@@ -102,25 +105,33 @@ class Store:
         "aside",
         "by_key",
         "cold",
+        "evicted",
         "flights",
         "hot",
         "latest",
         "latest_end",
-        "latest_ttl",
         "level",
+        "load_seconds",
+        "loads",
         "moments",
         "owner",
+        "retired",
         "salt",
         "shelf",
         "token",
+        "ttl",
     )
 
     by_key: bool
+    evicted: int
     latest_end: float
-    latest_ttl: float
+    load_seconds: float
+    loads: int
     owner: Keyed
+    retired: int
     salt: int
     token: str
+    ttl: float
 
     def __init__(self, owner: Keyed, token: str, *, by_key: bool = False) -> None:
         self.owner = owner
@@ -135,7 +146,9 @@ class Store:
         self.level: object = None
         self.moments: dict[float, Moment] = {}
         self.latest: Moment | None = None
-        self.latest_end = self.latest_ttl = 0.0
+        self.latest_end = self.ttl = 0.0
+        self.evicted = self.loads = self.retired = 0
+        self.load_seconds = 0.0
 
     def find(self, slot: Any) -> Entry | None:
         """Return the entry in ``slot``, whatever its age."""
@@ -159,16 +172,29 @@ class Store:
 
     def moment_locked(self, calendar: Calendar, due: float, *, ttl: float) -> Moment:
         """Return the moment for an entry that lives ``ttl`` seconds until ``due``, made anew if there is none."""
-        latest = self.latest
-        if latest is not None and due < self.latest_end and ttl == self.latest_ttl and not latest.full:
-            return latest
         at = due - due % width(ttl)
-        latest = self.moments.get(at)
-        if latest is None or latest.full:
-            latest = self.moments[at] = calendar.moment_locked(due, ttl)
-            latest.group = self
-        self.latest, self.latest_end, self.latest_ttl = latest, at + width(ttl), ttl
-        return latest
+        moment = self.moments.get(at)
+        if moment is None or moment.full:
+            moment = self.moments[at] = calendar.moment_locked(due, ttl)
+            moment.group = self
+        return moment
+
+    def next_moment_locked(self, calendar: Calendar, due: float) -> Moment:
+        """Make the moment for an entry of the usual ttl the latest one."""
+        self.latest = self.moment_locked(calendar, due, ttl=self.ttl)
+        self.latest_end = self.latest + width(self.ttl)
+        return self.latest
+
+    def fold_locked(self, totals: Counters) -> None:
+        """Add what the short way has counted to the counters of the owner and of the manager."""
+        for counters in (self.owner.counters, totals):
+            counters.misses += self.loads
+            counters.loads += self.loads
+            counters.load_seconds += self.load_seconds
+            counters.evicted += self.evicted
+            counters.retired += self.retired
+        self.evicted = self.loads = self.retired = 0
+        self.load_seconds = 0.0
 
     def close_locked(self, moment: Moment) -> None:
         """Take nothing more into ``moment``, whose time has come."""

@@ -50,7 +50,8 @@ def test_an_opening_is_followed_from_every_state(local):
         ("isolated", False, "released", "closed"),
         ("isolated", True, "ramp", "closed"),
         ("disabled", False, "closed", "closed"),
-        ("metrics_only", False, "closed", "closed"),
+        ("disabled", True, "ramp", "closed"),
+        ("metrics_only", True, "ramp", "closed"),
     ],
 )
 def test_a_closing_ends_what_the_fleet_opened(local, own, why, expected):
@@ -79,6 +80,11 @@ def test_isolations_of_others_are_joined(local):
     assert ruled(View(9, mode="isolated", held=OTHER | MINE, by="me"), local) == "isolated"
     alone = ruled(View(9, mode="isolated", held=MINE, by="other"), local)
     assert alone == ("isolated" if local == "isolated" else None)
+
+
+def test_record_that_the_store_does_not_have_says_nothing():
+    """A view of an unknown circuit is version 0, closed, and asks nobody to wait."""
+    assert View(0) == View(0, "auto", "closed", "", "", 0.0, 0, None, {}, 0.0)
 
 
 def test_isolations_of_others_are_told_apart():

@@ -30,7 +30,7 @@ class Home:
             return
         entry = Entry(key, key, 0.0)
         entry.home = self
-        leaving = self.queue.insert(entry)
+        leaving = self.queue.exchange(entry)
         if leaving is not None:
             self.drop(leaving)
         self.entries[key] = entry
