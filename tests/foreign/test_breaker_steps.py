@@ -71,6 +71,15 @@ class Steps:
             with pytest.raises(CircuitOpenError):
                 self.breaker.permit()
 
+    def isolate(self):
+        self.breaker.isolate("by hand")
+
+    def reset(self):
+        self.breaker.reset()
+
+    def retry_after(self, seconds):
+        assert self.breaker.retry_after == pytest.approx(seconds)
+
     def sleep(self, seconds):
         self.clock.advance(seconds)
 
