@@ -1,7 +1,7 @@
 """Decoding what strangers sent: piece by piece, so that no chunk can expand into more than was asked for."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -11,9 +11,12 @@ __all__ = ["Chain", "RefusedBodyError", "decodable"]
 
 _PIECE: Final = 1 << 16
 _SLICE: Final = 1 << 16
+_BROTLI_BLOCK: Final = 32_752
 _RATIO_FLOOR: Final = 1 << 20
 _ZSTD_MAX_WINDOW = 23  # 8 MiB (RFC 9659): the window is memory that the sender asks of us
 _BAD_REQUEST, _TOO_LARGE = 400, 413
+Room = Callable[[], int]
+"""How many bytes may be decoded next, 1 or more."""
 _TOO_MUCH_MEMORY = "too much memory"
 
 
@@ -37,8 +40,8 @@ class _Decoder(Protocol):
         """Whether the body may end here."""
         ...
 
-    def pieces(self, data: bytes, size: int) -> Iterator[bytes]:
-        """Decode ``data`` (one byte or more) into pieces of about ``size`` bytes; raise if it is corrupt."""
+    def pieces(self, data: bytes, room: Room) -> Iterator[bytes]:
+        """Decode ``data`` (one byte or more) into pieces of ``room()`` bytes at most; raise if it is corrupt."""
         ...
 
 
@@ -63,18 +66,19 @@ class _Framed:
     def complete(self) -> bool:
         return self._empty or bool(self._member.eof)
 
-    def pieces(self, data: bytes, size: int) -> Iterator[bytes]:
+    def pieces(self, data: bytes, room: Room) -> Iterator[bytes]:
         self._empty = False
         while data:
             if self._member.eof:
                 if self._coding == "deflate":
                     raise RefusedBodyError(_BAD_REQUEST)
                 self._member = self._open()
-            yield from self._member_pieces(data, size)
+            yield from self._member_pieces(data, room)
             data = self._member.unused_data
 
-    def _member_pieces(self, data: bytes, size: int) -> Iterator[bytes]:
+    def _member_pieces(self, data: bytes, room: Room) -> Iterator[bytes]:
         member = self._member
+        size = room()
         out = member.decompress(data, size)
         while True:
             if out:
@@ -82,11 +86,16 @@ class _Framed:
             rest = member.unconsumed_tail if self._module is None else b""
             if member.eof or (not rest and len(out) < size):
                 return
+            size = room()
             out = member.decompress(rest, size)
 
 
 class _Brotli:
-    """brotli; its decoder rejects garbage behind the stream by itself."""
+    """brotli; its decoder rejects garbage behind the stream by itself.
+
+    It gives its output by blocks: 32,752 bytes are the least it decodes at once, whatever limit it is given. So that
+    many bytes beyond a body's limit are decoded and dropped, at most, before the body is refused.
+    """
 
     __slots__ = ("_decoder", "_empty")
 
@@ -101,15 +110,17 @@ class _Brotli:
         # The end of the stream may show only when asked once more.
         return not self._decoder.process(b"", output_buffer_limit=1) and bool(self._decoder.is_finished())
 
-    def pieces(self, data: bytes, size: int) -> Iterator[bytes]:
+    def pieces(self, data: bytes, room: Room) -> Iterator[bytes]:
         decoder = self._decoder
         self._empty = False
         if decoder.is_finished():
             raise RefusedBodyError(_BAD_REQUEST)
+        size = min(room(), _BROTLI_BLOCK)
         out = decoder.process(data, output_buffer_limit=size)
         yield out
         # Input may be used up while output still waits: a full piece says that there may be more.
         while not decoder.is_finished() and (len(out) >= size or not decoder.can_accept_more_data()):
+            size = min(room(), _BROTLI_BLOCK)
             out = decoder.process(b"", output_buffer_limit=size)
             yield out
 
@@ -171,8 +182,12 @@ class Chain:
             return
         if not data:
             return
-        room = self._max_size - self._produced[index]
-        for piece in self._stages[index].pieces(data, min(_PIECE, room + 1)):
+
+        def room() -> int:
+            """One byte more than is allowed shows that the body is too large."""
+            return min(_PIECE, self._max_size - self._produced[index] + 1)
+
+        for piece in self._stages[index].pieces(data, room):
             self._produced[index] += len(piece)
             self._check(self._produced[index])
             yield from self._through(index + 1, piece)

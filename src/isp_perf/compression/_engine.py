@@ -152,10 +152,10 @@ class Engine:
         if b"if-none-match" in found or b"if-match" in found:
             self._unmark(request, scope, found)
         if self.shelf is not None:
-            self._look_up(self.shelf, request, scope, found)
+            self._look_up(request, scope, found, shelf=self.shelf)
         return request
 
-    def _look_up(self, shelf: Shelf, request: Request, scope: Scope, found: dict[bytes, bytes]) -> None:
+    def _look_up(self, request: Request, scope: Scope, found: dict[bytes, bytes], *, shelf: Shelf) -> None:
         """Note what dictionaries mean for the request; one that the client has makes dcz a coding as good as others."""
         use = request.use = shelf.use(scope, found, wanted=request.plan.dictionary)
         request.vary = _PLAIN_VARY if use is None else _DICTIONARY_VARY

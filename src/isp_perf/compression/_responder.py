@@ -112,9 +112,7 @@ class Responder:
         self._headers = headers
         self._found = found
         reason = self._unwanted(found)
-        if reason is not None:
-            return self._plain(reason)
-        return self._begin_coding()
+        return self._begin_coding() if reason is None else self._plain(reason)
 
     def _begin_coding(self) -> Awaitable[None]:
         if self._scope["method"] == "HEAD":
@@ -167,8 +165,8 @@ class Responder:
             return self._plain("head")
         self._engine.stats.skipped["head"] += 1
         self._state = _BODILESS
-        with_dictionary = self._dictionary() is not None
-        coding = "dcz" if with_dictionary else self._engine.choose(self._candidates(), self._declared).coding
+        known = self._dictionary() is not None
+        coding = "dcz" if known else self._engine.choose(self._candidates(), self._declared).coding
         return self._send({**self._start, "headers": self._coded_headers(coding, strong=self._engine.strong_tags)})
 
     def _dictionary(self) -> Prepared | None:

@@ -345,3 +345,14 @@ async def test_a_missing_library_removes_its_coding_only(http, big, monkeypatch)
         assert (refused.status, refused.header(b"accept-encoding")) == (406, b"gzip, deflate")
     finally:
         _codecs.codec.cache_clear()
+
+
+@pytest.mark.parametrize(("status", "body"), [(204, b""), (205, b""), (304, b""), (200, b"")])
+@pytest.mark.parametrize("accept", [b"gzip", b"gzip, identity;q=0"])
+@pytest.mark.parametrize("chunks", [1, 3])
+async def test_an_empty_response_never_gets_a_byte(http, status, body, accept, chunks):
+    """No status without a body, and no empty body, becomes a coded stream of nothing (20 bytes in gzip)."""
+    # Several empty chunks of a 200 would be a stream whose end is not known yet: there the type is a packed one.
+    kind = b"image/png" if status == 200 and chunks > 1 else b"text/plain"
+    exchange = await http.serve(http.answer(content_type=kind, status=status, chunks=[body] * chunks), accept)
+    assert (exchange.raw, exchange.header(b"content-encoding")) == (b"", None)

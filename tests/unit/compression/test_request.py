@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import os
+import threading
 import tracemalloc
 import zlib
 
@@ -11,6 +12,7 @@ import pytest
 
 from isp_perf.compression import RequestDecompressionMiddleware
 from isp_perf.compression._codecs import library
+from isp_perf.compression._decoders import Chain, RefusedBodyError
 from isp_perf.errors import ConfigurationError
 
 ZSTD = library("compression.zstd", "backports.zstd")
@@ -173,6 +175,18 @@ async def test_a_bomb_costs_little_memory(codings):
     assert peak < 2 * limit
 
 
+@pytest.mark.parametrize("coding", ["br", "gzip", "zstd", "deflate"])
+@pytest.mark.parametrize("limit", [1, 100, 40_000, 100_000])
+def test_no_decoder_produces_more_than_a_block_beyond_the_limit(coding, limit):
+    """A bomb is stopped one byte above the limit; brotli's decoder, which works by blocks, within 32,752 bytes of it."""
+    packed = PACK[coding](b"\0" * (4 << 20))
+    chain = Chain([coding], max_size=limit, max_ratio=1e9)
+    with pytest.raises(RefusedBodyError) as refused:
+        assert sum(map(len, chain.decode(packed, last=True))) <= limit
+    assert refused.value.status == 413
+    assert limit < chain._produced[0] <= limit + (32_752 if coding == "br" else 1)
+
+
 async def test_a_greedy_ratio_is_413_above_a_floor():
     """Tiny repetitive bodies pass whatever their ratio; beyond 1 MiB the ratio counts."""
     for size, status in ((1 << 20, 200), (3 << 20, 413)):
@@ -252,3 +266,20 @@ def test_wrong_settings_are_refused(settings):
     """A limit that could never be met is a configuration error."""
     with pytest.raises(ConfigurationError):
         RequestDecompressionMiddleware(None, **settings)
+
+
+async def test_chunks_above_the_inline_budget_are_decoded_in_threads(monkeypatch):
+    """A small chunk is decoded on the event loop, a large one elsewhere, and both read the same."""
+    names = []
+    body = os.urandom(30_000)
+    post = Post(PACK["gzip"](body)[:4000], PACK["gzip"](body)[4000:], codings=[b"gzip"])
+    original = Chain.decode
+
+    def spied(self, data, *, last):
+        for piece in original(self, data, last=last):
+            names.append((len(data) > 8192, threading.current_thread().name.startswith("isp_perf-codec")))
+            yield piece
+
+    monkeypatch.setattr(Chain, "decode", spied)
+    assert (await post.run()).read == body
+    assert set(names) == {(False, False), (True, True)}

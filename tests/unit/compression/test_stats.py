@@ -1,9 +1,12 @@
 """The record of what compression did (T1 to T3)."""
 
 import json
+from hashlib import sha256
 
-from isp_perf.compression import CompressionMiddleware, CompressionStats
-from isp_perf.compression._stats import live_stats
+import pytest
+
+from isp_perf.compression import Breach, CompressionMiddleware, CompressionStats
+from isp_perf.compression._stats import REASONS, live_stats
 
 
 def test_the_seeds_json_keeps_its_keys_and_arithmetic():
@@ -58,3 +61,62 @@ def test_live_records_can_be_found():
     before = len(live_stats)
     del stats
     assert len(live_stats) == before - 1
+
+
+BODY = b'{"cliente": "Ana"}' * 200
+PACKED = b"".join(sha256(b"%d" % i).digest() for i in range(60))
+JSON = (b"content-type", b"application/json")
+START, MORE = "http.response.start", "http.response.body"
+
+
+def reply(*fields, status=200, body=BODY, method="GET", accept=b"br", path="/", request=(), scope=None, **settings):
+    """One response and what was asked for it."""
+    return {
+        "messages": [{"type": START, "status": status, "headers": list(fields)}, {"type": MORE, "body": body}],
+        "accept": accept,
+        "scope": {"method": method, "path": path, "headers": request, **(scope or {})},
+        "settings": settings,
+    }
+
+
+def with_messages(*messages):
+    return {**reply(), "messages": list(messages)}
+
+
+HEAD = {"type": START, "status": 200, "headers": [JSON]}
+CASES = {
+    "no_accept_encoding": reply(JSON, accept=None),
+    "identity_preferred": reply(JSON, accept=b"identity, br;q=0.5"),
+    "not_acceptable": reply(JSON, accept=b"*;q=0"),
+    "too_small": reply(JSON, body=b"{}"),
+    "not_smaller": reply(JSON, body=PACKED),
+    "type": reply((b"content-type", b"image/png")),
+    "already_encoded": reply(JSON, (b"content-encoding", b"gzip")),
+    "no_transform": reply(JSON, (b"cache-control", b"no-transform")),
+    "status": reply(JSON, status=304, body=b""),
+    "range": reply(JSON, (b"content-range", b"bytes 0-9/99"), status=206),
+    "head": reply(JSON, (b"content-length", b"5000"), body=b"", method="HEAD"),
+    "empty": reply(JSON, body=b""),
+    "pathsend": with_messages(HEAD, {"type": "http.response.pathsend", "path": "/x"}),
+    "excluded": reply(JSON, path="/raw/1", exclude=("/raw/*",)),
+    "opted_out": reply(JSON, scope={"isp_perf.compression": False}),
+    "cross_site": reply(JSON, request=[(b"sec-fetch-site", b"cross-site"), (b"cookie", b"a=b")], breach=Breach()),
+    "wrong_length": reply(JSON, (b"content-length", b"9999")),
+    "other_message": with_messages(HEAD, {"type": "http.response.debug", "info": {}}, {"type": MORE, "body": BODY}),
+    "aborted": with_messages(),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+async def test_every_reason_has_a_response_that_is_counted_under_it(http, reason):
+    """Each reason of ``skipped`` is given for the response it names, once, and for nothing else."""
+    case = CASES[reason]
+
+    async def app(scope, receive, send):
+        for message in case["messages"]:
+            await send(message)
+
+    middleware = CompressionMiddleware(app, **case["settings"])
+    await http.call(middleware, case["accept"], **case["scope"])
+    assert middleware.stats.as_dict()["skipped"] == {reason: 1}
+    assert middleware.stats.total_requests == 0
