@@ -1,4 +1,4 @@
-"""The project's sessions: ``check`` (every gate), ``tests``, ``docs``, ``bench`` and ``foreign``.
+"""The project's sessions: ``check`` (every gate), ``tests``, ``docs``, ``bench``, ``foreign`` and ``mutation``.
 
 An environment is installed once and again only when ``pyproject.toml`` changes, so that a second run costs what the
 tools themselves cost.
@@ -89,6 +89,13 @@ def foreign(session: nox.Session) -> None:
     install(session, "-e", ".[test]")
     for script in session.posargs or sorted(map(str, Path("tests/foreign").glob("*/run.py"))):
         session.run("python", script)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Put faults into decision modules and count those that tests find (modules as arguments choose some)."""
+    install(session, "-e", ".[test]")
+    session.run("python", "tests/mutation/run.py", *session.posargs)
 
 
 def group(name: str) -> list[str]:

@@ -79,17 +79,15 @@ class Probes:
         if self.lost >= self.lost_limit or self.slow >= self.slow_limit:
             return OPEN
         left = self.limit - self.won - self.lost
-        if not left or (self.lost + left < self.lost_limit and self.slow + left < self.slow_limit):
+        if self.lost + left < self.lost_limit and self.slow + left < self.slow_limit:
             return CLOSE
         return UNDECIDED
 
 
 def smallest_reaching(ratio: float, limit: int) -> int:
-    """Return the smallest count, at least 1, whose share of ``limit`` is at least ``ratio``."""
-    count = max(1, ceil(ratio * limit))
-    # ceil() may round one off in either direction where the product is not exact.
-    while count > 1 and (count - 1) / limit >= ratio:
-        count -= 1
-    while count / limit < ratio:
-        count += 1
-    return count
+    """Return the smallest count whose share of ``limit`` is at least ``ratio`` (above 0 up to 1)."""
+    count = ceil(ratio * limit)
+    # The product may be rounded to either side of a whole number.
+    if (count - 1) / limit >= ratio:
+        return count - 1
+    return count if count / limit >= ratio else count + 1

@@ -55,7 +55,8 @@ def healthy(name: str, *, registry: CircuitRegistry = circuits) -> Generator[Cir
 def fresh_circuits(registry: CircuitRegistry = circuits) -> Generator[CircuitRegistry]:
     """Make every breaker of ``registry`` as new before and after the block: closed, with nothing counted.
 
-    For an autouse fixture: decorated functions keep the breakers they were decorated with.
+    Decorated functions keep the breakers they were decorated with. The pytest fixture ``fresh_circuits`` does this for
+    the default registry; for another one write a fixture like this:
 
     Args:
         registry: default ``isp_perf.breaker.circuits``.

@@ -1,8 +1,9 @@
-"""Query counting for pytest: the fixture ``query_count`` and the mark ``max_queries(n)``.
+"""A pytest plugin: the fixtures ``query_count`` and ``fresh_circuits``, and the mark ``max_queries(n)``.
 
-A pytest plugin. A test that asks for ``query_count`` gets a count of its own statements; a test marked
+A test that asks for ``query_count`` gets a count of its own statements; a test marked
 ``@pytest.mark.max_queries(3)`` fails if it sends more. Only engines that ``isp_perf.queries.install`` was called on are
-seen, in the test or before it. Works for sync and async tests.
+seen, in the test or before it. A test that asks for ``fresh_circuits`` starts and ends with every circuit breaker as
+new. Both work for sync and async tests.
 """
 
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from isp_perf.breaker import CircuitRegistry
     from isp_perf.queries import QueryCount
 
-__all__ = ["pytest_configure", "query_count"]
+__all__ = ["fresh_circuits", "pytest_configure", "query_count"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,6 +36,18 @@ def query_count(request: pytest.FixtureRequest) -> "Iterator[QueryCount]":
     mark = request.node.get_closest_marker("max_queries")
     with count_queries() if mark is None else query_budget(*mark.args) as queries:
         yield queries
+
+
+@pytest.fixture
+def fresh_circuits() -> "Iterator[CircuitRegistry]":
+    """The default registry of circuit breakers, every one of them closed, with nothing counted, before and after.
+
+    For every test of a module: ``pytestmark = pytest.mark.usefixtures("fresh_circuits")``.
+    """
+    from isp_perf.testing._breakers import fresh_circuits as fresh
+
+    with fresh() as registry:
+        yield registry
 
 
 @pytest.fixture(autouse=True)

@@ -93,3 +93,12 @@ async def test_chaos_delays_and_hangs():
     assert strategy.hung == 1
     with pytest.raises(ConfigurationError):
         chaos(fail=2)
+
+
+def test_fixture_makes_the_default_circuits_fresh(request):
+    """A test that asks for the plugin's fixture finds every breaker of the default registry as new."""
+    breaker = circuits.define("testing_fixture", CircuitConfig(failure_threshold=1))
+    breaker.permit().failed(OSError())
+    registry = request.getfixturevalue("fresh_circuits")
+    assert registry is circuits
+    assert (breaker.state, breaker.counts.failures) == ("closed", 0)
