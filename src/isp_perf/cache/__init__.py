@@ -7,6 +7,7 @@ from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy, PolicyOptions
 from isp_perf.cache._decorator import AsyncCached, CacheDecorator, ManyDecorator, SyncCached
 from isp_perf.cache._entry import FillingEntry, FillingTags, entry
+from isp_perf.cache._insight import CacheHealth, Explanation, HotKey
 from isp_perf.cache._manager import CacheManager
 from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._signed import PickleCodec
@@ -15,11 +16,14 @@ from isp_perf.cache._stats import CacheStats
 __all__ = [
     "AsyncCached",
     "CacheDecorator",
+    "CacheHealth",
     "CacheManager",
     "CachePolicy",
     "CacheStats",
+    "Explanation",
     "FillingEntry",
     "FillingTags",
+    "HotKey",
     "ManyDecorator",
     "MsgpackCodec",
     "PickleCodec",

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from os import PathLike
 from typing import Any, Protocol, Unpack
 
+from isp_perf._core.ranges import whole
 from isp_perf._runtime.drive import drive
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
 from isp_perf.cache._decorator import unwrapped
+from isp_perf.cache._engine import Engine
+from isp_perf.cache._hottest import read_calls, warm_calls_here, write_hottest
+from isp_perf.cache._insight import CacheHealth, Explanation, HotKey, Insight
 from isp_perf.cache._keyed import Keys
-from isp_perf.cache._receipt import Receipt
+from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._stats import CacheStats
 
 __all__ = ["SyncCacheManager"]
@@ -24,6 +29,12 @@ class _Manager(Protocol):
 
     def stats(self) -> CacheStats: ...
 
+    def hot_keys(self, number: int = 10, *, keys: bool = False) -> list[HotKey]: ...
+
+    def explain(self, key: str) -> Explanation: ...
+
+    def health(self) -> CacheHealth: ...
+
 
 class SyncCacheManager:
     """The operations of a ``CacheManager``, blocking: ``manager.sync``. The entries are the manager's own.
@@ -32,12 +43,14 @@ class SyncCacheManager:
 
     Args:
         manager: whose policy and statistics hold here.
+        engine: its levels.
         keys: its operations.
         receipt: makes the receipt of an invalidation.
     """
 
-    def __init__(self, manager: _Manager, keys: Keys, receipt: Callable[[object], Receipt]) -> None:
+    def __init__(self, manager: _Manager, engine: Engine, keys: Keys, *, receipt: Callable[[object], Receipt]) -> None:
         self._manager = manager
+        self._engine = engine
         self._keys = keys
         self._receipt = receipt
 
@@ -108,6 +121,39 @@ class SyncCacheManager:
     def stats(self) -> CacheStats:
         """Return the manager's statistics."""
         return self._manager.stats()
+
+    def hot_keys(self, number: int = 10, *, keys: bool = False) -> list[HotKey]:
+        """Return the entries that were read most; see ``CacheManager.hot_keys``."""
+        return self._manager.hot_keys(number, keys=keys)
+
+    def explain(self, key: str) -> Explanation:
+        """Return what this process knows of a logical key."""
+        return self._manager.explain(key)
+
+    def health(self) -> CacheHealth:
+        """Return the state of both levels."""
+        return self._manager.health()
+
+    def snapshot(self, path: str | PathLike[str], *, top: int = 1000) -> int:
+        """Write the hottest calls of cached functions to a file; see ``CacheManager.snapshot``."""
+        return write_hottest(path, Insight(self._engine, self._keys).hottest(whole("top", top)))
+
+    def warm_from(
+        self,
+        path: str | PathLike[str],
+        *,
+        concurrency: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> WarmReport:
+        """Make the calls of plain functions that ``snapshot`` wrote, one after the other in this thread.
+
+        Args:
+            path: the file.
+            concurrency: 1; ``CacheManager.warm_from`` can do more at a time.
+            progress: called with (done, total) after each.
+        """
+        whole("concurrency", concurrency, most=1)
+        return warm_calls_here(self._engine, read_calls(path, self._engine), progress)
 
 
 def policy_for(policy: CachePolicy, ttl: float | None, tags: Sequence[str]) -> CachePolicy:

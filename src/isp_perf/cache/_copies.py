@@ -71,4 +71,14 @@ def _set(value: set[Any]) -> set[Any]:
     return {each if each.__class__ in _ATOMS else _copied(each) for each in value}
 
 
-_COPIERS: Final[dict[type, Callable[[Any], Any]]] = {list: _list, dict: _dict, tuple: _tuple, set: _set}
+def _frozenset(value: frozenset[Any]) -> frozenset[Any]:
+    return value if all(each.__class__ in _ATOMS for each in value) else frozenset(_set(set(value)))
+
+
+_COPIERS: Final[dict[type, Callable[[Any], Any]]] = {
+    list: _list,
+    dict: _dict,
+    tuple: _tuple,
+    set: _set,
+    frozenset: _frozenset,
+}

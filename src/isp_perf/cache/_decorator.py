@@ -6,6 +6,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overloa
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf.cache._copies import handed_out
 from isp_perf.cache._exchange import Flow
+from isp_perf.cache._insight import Explanation, explain_call
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._receipt import Receipt
 from isp_perf.cache._site import Site
@@ -68,9 +69,13 @@ class SyncCached(Protocol[P, T_co]):
         """Return the logical key of this call."""
         ...
 
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """Return what the cache knows of this call in this process; never its value."""
+        ...
+
 
 class AsyncCached(SyncCached[P, Coroutine[Any, Any, T]], Protocol[P, T]):
-    """A cached coroutine function: its methods are coroutine functions, ``key`` and ``stats`` apart."""
+    """A cached coroutine function: its methods are coroutine functions, ``key``, ``explain`` and ``stats`` apart."""
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Receipt]:
         """Remove the result of this call everywhere; a load in progress is not stored."""
@@ -137,6 +142,9 @@ class _Methods:
     def key(self, *args: Any, **kwargs: Any) -> str:
         return self._site.call(self._site.bound(args, kwargs)).key()
 
+    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+        return explain_call(self._site.engine, lambda: self._site.call(self._site.bound(args, kwargs)))
+
     def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
         delivered = yield from self._keys.removal.invalidate((self.key(*args, **kwargs),), tasks=self._tasks)
         return self._receipt(delivered)
@@ -163,7 +171,7 @@ class _Methods:
     def put(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
         value, *rest = args
         call = self._site.call(self._site.bound(tuple(rest), kwargs))
-        yield from self._keys.write_call(call, handed_out(self._site.policy, value), tasks=self._tasks)
+        yield from self._keys.write_call(call, value, tasks=self._tasks)
 
 
 def decorate(wrapper: Any, site: Site, keys: Keys, *, receipt: Callable[[object], Receipt]) -> Any:
@@ -173,6 +181,7 @@ def decorate(wrapper: Any, site: Site, keys: Keys, *, receipt: Callable[[object]
     """
     methods = _Methods(site, keys, receipt)
     wrapper.key = methods.key
+    wrapper.explain = methods.explain
     wrapper.stats = LiveStats(site.stats)
     for name in ("invalidate", "refresh", "peek", "put", "many"):
         setattr(wrapper, name, _shell(getattr(methods, name), tasks=site.asynchronous))

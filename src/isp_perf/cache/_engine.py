@@ -7,9 +7,10 @@ from weakref import WeakSet
 
 from isp_perf._runtime.background import Background
 from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._events import Events
 from isp_perf.cache._local import Keyed, LocalLevel, Store
 from isp_perf.cache._remote import SecondLevel
-from isp_perf.typing import Clock, Codec
+from isp_perf.typing import Clock, Codec, Observer
 
 __all__ = ["Call", "Engine", "Source"]
 
@@ -84,7 +85,8 @@ class Engine:
     """The levels behind a manager.
 
     Attributes:
-        contexts: how many contexts of the process are open that use this manager in a way of their own.
+        contexts: how many reasons there are to look at a call before it is answered: open contexts, an observer.
+        events: tells the observer; ``None`` without one.
         sites: the decorated functions.
         local: the local level.
         second: the remote level; ``None`` without one.
@@ -93,7 +95,7 @@ class Engine:
         wall: seconds that all processes share, for the moment of expiry in frames.
     """
 
-    __slots__ = ("background", "contexts", "local", "prefix", "second", "sites", "wall")
+    __slots__ = ("_modes", "background", "contexts", "events", "local", "prefix", "second", "sites", "wall")
 
     background: Background
     contexts: int
@@ -107,32 +109,44 @@ class Engine:
         self.wall: Clock = local.clock
         self.prefix = ""
         self.contexts = 0
+        self._modes = 0
+        self.events: Events | None = None
         self.sites: WeakSet[Switched] = WeakSet()
 
     def admit(self, site: Switched) -> None:
         """Take note of a decorated function."""
         with self.local.lock:
             self.sites.add(site)
-            if self.contexts:
+            if self._modes:
                 site.switch_locked(asking=True)
 
     def open_context(self) -> None:
         """Let the wrappers ask for the mode of their context."""
         with self.local.lock:
             self.contexts += 1
-            if self.contexts == 1:
+            self._modes += 1
+            if self._modes == 1:
                 self._switch_locked()
 
     def close_context(self) -> None:
         """Let them ask no longer, if this was the last open context."""
         with self.local.lock:
             self.contexts -= 1
-            if not self.contexts:
+            self._modes -= 1
+            if not self._modes:
                 self._switch_locked()
 
     def _switch_locked(self) -> None:
         for site in self.sites:
-            site.switch_locked(asking=self.contexts > 0)
+            site.switch_locked(asking=self._modes > 0)
+
+    def observe(self, observer: Observer | None, name: str) -> None:
+        """Tell ``observer`` from now on, or nobody."""
+        with self.local.lock:
+            self.contexts += (observer is not None) - (self.events is not None)
+            self.events = None if observer is None else Events(observer, name, self.local.lock)
+            if self.events is not None:
+                self.events.start(self.local.counters)
 
     def digest_key(self) -> bytes:
         """Return the key of the digests in cache keys: the same in every process of the namespace."""

@@ -80,6 +80,11 @@ class KeySource:
         return await value if inspect.isawaitable(value) else value
 
 
+def _copying(flow: Flow, policy: CachePolicy) -> Flow:
+    outcome = yield from flow
+    return outcome if outcome.__class__ is Failure else handed_out(policy, outcome)
+
+
 async def _write_tasks(flows: list[Flow]) -> list[Any]:
     """Run ``flows`` at once: what they send in one tick of the loop leaves in one write."""
 
@@ -122,7 +127,9 @@ class Keys:
         source = KeySource(policy, self._counters, loader)
         source.tasks = tasks
         call = Call(source, self.store, (key,), native=False, values=())
-        return fetch(self._engine, call, tasks=tasks)
+        if policy.isolate == "share":
+            return fetch(self._engine, call, tasks=tasks)
+        return _copying(fetch(self._engine, call, tasks=tasks), policy)
 
     def read(self, keys: Iterable[str], policy: CachePolicy, *, tasks: bool) -> Flow:
         """Return the values of those ``keys`` that either level has."""
@@ -142,7 +149,7 @@ class Keys:
                     local.counters.retired += 1
                 elif entry is not None and is_fresh(local, entry):
                     entry.hits += 1
-                    found[key] = handed_out(entry.home.owner.policy, entry.value)
+                    found[key] = handed_out(policy if entry.home.by_key else entry.home.owner.policy, entry.value)
                 else:
                     missing.append(key)
         if missing:
@@ -178,6 +185,7 @@ class Keys:
 
     def write_call(self, call: Call, value: Any, *, tasks: bool) -> Flow:
         """Store ``value`` as the result of ``call``."""
+        value = handed_out(call.source.policy, value)
         ttl = lifetime(call.source.policy, value)
         local, key = self._engine.local, call.key()
         written = Flight()

@@ -153,6 +153,14 @@ class KeyPlan:
             return self.template.join([token + text for _ in self.template.fields])
         return self.template.join([self._field(part, given[part]) for part in self.template.fields])
 
+    def arguments(self, slot: Slot) -> dict[str, Any] | None:
+        """Return the arguments that ``slot`` stands for; ``None`` if it holds a text, an instance or attributes."""
+        parts = slot if slot.__class__ is tuple else (slot,)
+        by_text = len(parts) == 1 and parts is slot
+        if by_text or self.owner is not None or any(part.path for part in self.parts):
+            return None
+        return {part.name: value for part, value in zip(self.parts, parts, strict=False)}
+
     def _text(self, field: Field, bound: Mapping[str, Any], token: str) -> str:
         if field in self._hashed:
             return token + self._digest({name: value for name, value in bound.items() if name != "self" or not token})

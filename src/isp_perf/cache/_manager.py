@@ -1,7 +1,9 @@
 """The manager: configuration, the decorator, and everything done by key."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from os import PathLike
 from time import monotonic, time
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast
@@ -15,6 +17,8 @@ from isp_perf.cache._blocking import SyncCacheManager, policy_for
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
 from isp_perf.cache._decorator import CacheDecorator, ManyDecorator, decorate, unwrapped
 from isp_perf.cache._engine import Engine
+from isp_perf.cache._hottest import read_calls, warm_calls_in_tasks, write_hottest
+from isp_perf.cache._insight import CacheHealth, Explanation, HotKey, Insight
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._local import LocalLevel
 from isp_perf.cache._options import ROOM, ManagerOptions, check_options
@@ -22,7 +26,7 @@ from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.cache._scope import ModeContext
 from isp_perf.cache._site import Site
-from isp_perf.cache._stats import CacheStats, snapshot
+from isp_perf.cache._stats import CacheStats
 from isp_perf.cache._warm import warm, warm_plan
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import RemoteLevel
@@ -64,6 +68,7 @@ class CacheManager:
         self._engine = Engine(LocalLevel(ROOM, monotonic))
         self._sites: WeakSet[Site] = WeakSet()
         self._keys = Keys(self._engine, self._sites)
+        self._insight = Insight(self._engine, self._keys)
         self._resolved: tuple[object, RemoteLevel | None] = (None, None)
         self.configure(**options)
         managers.add(self)
@@ -86,10 +91,13 @@ class CacheManager:
         engine, level = self._engine, self._resolved[1]
         with engine.local.lock:
             self._keys.removal.supersede_all_locked()
-            engine.local.configure_locked(chosen.get("max_entries", ROOM), clock)
+            engine.local.configure_locked(
+                chosen.get("max_entries", ROOM), clock, max_bytes=chosen.get("max_bytes"), l1=chosen.get("l1")
+            )
             engine.second = None if level is None else SecondLevel(level, prefix, clock)
             engine.prefix = namespace
             engine.wall = time if clock is monotonic else clock
+        engine.observe(chosen.get("observer"), self.name)
 
     @property
     def policy(self) -> CachePolicy:
@@ -99,7 +107,7 @@ class CacheManager:
     @property
     def sync(self) -> SyncCacheManager:
         """The same operations for threads, over the same entries."""
-        return SyncCacheManager(self, self._keys, self._receipt)
+        return SyncCacheManager(self, self._engine, self._keys, receipt=self._receipt)
 
     def cached(self, key: str | None = None, **policy: Unpack[PolicyOptions]) -> CacheDecorator:
         """Return a decorator that caches the results of a function.
@@ -258,17 +266,68 @@ class CacheManager:
         return ModeContext(self._engine, scoped=True)
 
     def stats(self) -> CacheStats:
-        """Return a snapshot of the statistics; every count is exact."""
-        local, second = self._engine.local, self._engine.second
-        with local.lock:
-            entries = local.living_locked()
-            hits = sum(entry.hits for entry in entries)
-            errors = 0 if second is None else second.errors
-            return snapshot(local.counters, living_hits=hits, size=len(entries), remote_errors=errors)
+        """Return a snapshot of the statistics; every count is exact, but for hits of entries that are just leaving."""
+        return self._insight.stats()
 
-    def functions(self) -> dict[str, CacheStats]:
-        """Return the statistics of every living cached function by its key template, which holds no argument."""
-        return {site.template: site.stats() for site in sorted(self._sites, key=lambda site: site.template)}
+    def hot_keys(self, number: int = 10, *, keys: bool = False) -> list[HotKey]:
+        """Return the entries of the local level that were read most, hottest first.
+
+        Args:
+            number: how many at most, >= 1; default 10.
+            keys: tell the keys themselves, which may hold personal data; default: the templates only.
+        """
+        return self._insight.hot_keys(whole("number", number), keys=keys)
+
+    def explain(self, key: str) -> Explanation:
+        """Return what this process knows of a logical key, why it missed last included; never its value."""
+        return self._insight.explain(key)
+
+    def health(self) -> CacheHealth:
+        """Return the state of both levels; asks nobody, so it never waits."""
+        return self._insight.health()
+
+    async def snapshot(self, path: str | PathLike[str], *, top: int = 1000) -> int:
+        """Write the hottest calls of cached functions to a file, to warm the next start; keys, never values.
+
+        The file is replaced as a whole and readable by its owner only. Calls whose arguments are other than texts,
+        numbers, bools, None and UUIDs, those of methods, and keys of the user's own are left out.
+
+        Args:
+            path: the file.
+            top: how many at most, >= 1; default 1,000.
+
+        Returns:
+            How many calls it holds.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        return await asyncio.to_thread(write_hottest, path, self._insight.hottest(whole("top", top)))
+
+    async def warm_from(
+        self,
+        path: str | PathLike[str],
+        *,
+        concurrency: int = 8,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> WarmReport:
+        """Make the calls that ``snapshot`` wrote, hottest first; those of functions that are gone are left out.
+
+        Args:
+            path: the file.
+            concurrency: loaders that run at a time, >= 1; default 8. Plain functions run in threads.
+            progress: called with (done, total) after each.
+
+        Returns:
+            The template of each call that succeeded, and the first error by template.
+
+        Raises:
+            ConfigurationError: the file is not one that ``snapshot`` wrote, ``concurrency`` below 1.
+            OSError: the file cannot be read.
+        """
+        whole("concurrency", concurrency)
+        calls = await asyncio.to_thread(read_calls, path, self._engine)
+        return await warm_calls_in_tasks(self._engine, calls, progress, concurrency=concurrency)
 
     async def start(self) -> None:
         """Deliver what an earlier outage left undelivered. Optional: the first use does the same."""

@@ -15,6 +15,7 @@ from isp_perf._core.departures import BYPASSED
 from isp_perf._runtime.drive import Failure, without_frame
 from isp_perf._runtime.flights import LEADING, Flight, leading
 from isp_perf.cache._engine import Call, Engine
+from isp_perf.cache._events import Events
 from isp_perf.cache._exchange import Flow
 from isp_perf.cache._flow import fetch as fetch_from_levels
 
@@ -91,11 +92,24 @@ def bypassing(engine: Engine) -> bool:
 
 def fetch(engine: Engine, call: Call, *, tasks: bool, reload: bool = False) -> Flow:
     """Return the flow that answers ``call`` in the mode of the running context."""
-    if engine.contexts and not reload:
-        mode = mode_of(engine)
-        if mode is not None:
-            return _scoped(mode, call, tasks=tasks) if mode.memo is not None else _bypassed(engine, call, tasks=tasks)
-    return fetch_from_levels(engine, call, tasks=tasks, reload=reload)
+    if not engine.contexts:
+        return fetch_from_levels(engine, call, tasks=tasks, reload=reload)
+    mode = None if reload else mode_of(engine)
+    if mode is None:
+        flow = fetch_from_levels(engine, call, tasks=tasks, reload=reload)
+    elif mode.memo is None:
+        flow = _bypassed(engine, call, tasks=tasks)
+    else:
+        flow = _scoped(mode, call, tasks=tasks)
+    return flow if engine.events is None else _told(engine.events, engine, call, flow=flow)
+
+
+def _told(events: Events, engine: Engine, call: Call, *, flow: Flow) -> Flow:
+    """Run ``flow`` and tell the observer what happened."""
+    try:
+        return (yield from flow)
+    finally:
+        events.tell(call.source.counters, engine.local.counters, call.source.label)
 
 
 def _bypassed(engine: Engine, call: Call, *, tasks: bool) -> Flow:
