@@ -7,7 +7,17 @@ limits, so that one hiccup of the machine cannot turn the policy. No clock in he
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["BEST_LEVELS", "FASTEST", "FAST_LEVELS", "LEVELS", "Choice", "CostModel", "LoadSteps", "level_for"]
+__all__ = [
+    "BEST_LEVELS",
+    "FASTEST",
+    "FAST_LEVELS",
+    "LEVELS",
+    "OBSERVED_FROM",
+    "Choice",
+    "CostModel",
+    "LoadSteps",
+    "level_for",
+]
 
 Recipe = tuple[str, int]
 
@@ -21,7 +31,8 @@ BEST_LEVELS: Final[Mapping[str, int]] = {"br": 11, "zstd": 19, "gzip": 9, "defla
 
 _SMALL_BODY = 4096  # below it, brotli 5 costs as much as 4 and is some 3 % smaller
 _SMALL_BROTLI = 5
-_OBSERVED_FROM = 8192  # smaller bodies measure the set-up, not the speed
+OBSERVED_FROM: Final = 8192
+"""Bytes from which a timing teaches: smaller bodies measure the set-up, not the speed."""
 _WEIGHT = 0.1
 _LEEWAY = 4.0
 _DEFAULT_RATE = 50.0
@@ -67,7 +78,7 @@ class CostModel:
 
     def observe(self, choice: Choice, size: int, seconds: float) -> None:
         """Learn from one timing; small bodies and impossible times are ignored, the rest is clipped to 4x."""
-        if size < _OBSERVED_FROM or seconds <= 0:
+        if size < OBSERVED_FROM or seconds <= 0:
             return
         recipe = (choice.coding, choice.level)
         shipped = self._shipped.get(recipe)

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from time import perf_counter
 from typing import Final
 
-from isp_perf._core.cost import FASTEST, LEVELS, Choice, CostModel, LoadSteps
+from isp_perf._core.cost import FASTEST, LEVELS, OBSERVED_FROM, Choice, CostModel, LoadSteps
 from isp_perf._core.etags import Marks, unmark_list
 from isp_perf._core.headers import Headers, Vary, has_token
 from isp_perf._core.media import EVENTS, LINES, MediaTypes
@@ -203,7 +203,8 @@ class Engine:
         """Encode a complete body here and now, learn from it, and return it with the seconds it took."""
         coded, seconds = self._encode(choice, body)
         self.stats.codec_seconds += seconds
-        self._cost.observe(choice, len(body), seconds)
+        if len(body) >= OBSERVED_FROM:
+            self._cost.observe(choice, len(body), seconds)
         return coded, seconds
 
     async def encode_away(self, choice: Choice, body: bytes) -> tuple[bytes, float]:
@@ -226,10 +227,10 @@ class Engine:
         return coded, seconds
 
     def _encode(self, choice: Choice, body: bytes) -> tuple[bytes, float]:
+        padding = 0 if self.breach is None else self.padding(body)
+        whole = self._codecs[choice.coding].whole
         started = perf_counter()
-        coded = self._codecs[choice.coding].whole(
-            body, choice.level, self.padding(body) if self.breach is not None else 0
-        )
+        coded = whole(body, choice.level, padding)
         return coded, perf_counter() - started
 
     def padding(self, sample: bytes) -> int:

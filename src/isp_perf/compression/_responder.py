@@ -30,9 +30,9 @@ from isp_perf._core.headers import (
 from isp_perf._core.media import EVENTS, OPAQUE
 from isp_perf._core.negotiation import IDENTITY_PREFERRED
 from isp_perf.compression._asgi import ASGIApp, Message, Receive, Scope, Send
-from isp_perf.compression._dictionary import Prepared
+from isp_perf.compression._dictionary import DictionaryUse, Prepared
 from isp_perf.compression._engine import Request
-from isp_perf.compression._head import OPT_OUT, SCOPE_KEY, as_bytes, forbidden, options_of, timing
+from isp_perf.compression._head import DEFAULTS, OPT_OUT, SCOPE_KEY, as_bytes, forbidden, options_of, timing
 from isp_perf.compression._stream import CodedStream
 from isp_perf.compression._variants import Variants
 
@@ -139,7 +139,7 @@ class Responder:
         """Return why a compressible response stays uncoded, as far as its head tells; note its options."""
         request = self._request
         value = self._scope.get(SCOPE_KEY)
-        self._options = options_of(value)
+        self._options = DEFAULTS if value is None else options_of(value)
         if value is False or getattr(self._scope.get("endpoint"), OPT_OUT, False):
             return "opted_out"
         if request.reason is not None and not self._forced():
@@ -245,7 +245,7 @@ class Responder:
 
     def _whole(self, message: Message, body: bytes) -> Awaitable[None]:
         """Encode a complete body: with a dictionary, from the variant cache, by the codec here, or in a thread."""
-        dictionary = self._dictionary()
+        dictionary = None if self._request.use is None else self._dictionary()
         if dictionary is not None:
             return self._whole_with(dictionary.code, message, body)
         choice, coded, seconds = self._encoded_now(body)
@@ -261,7 +261,8 @@ class Responder:
             await self._uncoded(message, "not_smaller")
             return
         headers = self._coded_headers(choice.coding, strong=engine.strong_tags)
-        self._announce(headers, body)
+        if self._request.use is not None:
+            self._announce(self._request.use, headers, body)
         if self._options.server_timing:
             headers.append((b"server-timing", timing(choice, seconds)))
         if self._start.get("trailers", False):
@@ -273,10 +274,10 @@ class Responder:
         await self._send({**self._start, "headers": headers})
         await self._send({**message, "body": coded})
 
-    def _announce(self, headers: Headers, body: bytes) -> None:
+    def _announce(self, use: DictionaryUse, headers: Headers, body: bytes) -> None:
         """Offer the response as a dictionary for the next one, or tell where a trained one is (RFC 9842 2.1 and 3)."""
-        use, shelf = self._request.use, self._engine.shelf
-        if use is None or shelf is None or self._start["status"] != _OK or self._scope["method"] != "GET":
+        shelf = self._engine.shelf
+        if shelf is None or self._start["status"] != _OK or self._scope["method"] != "GET":
             return
         offer = shelf.keep(use, body, self._found.get(b"cache-control", b""))
         if offer is not None:

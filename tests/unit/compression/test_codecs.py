@@ -54,7 +54,7 @@ def test_dictionary_frames_keep_to_their_window(lasting):
 
 
 def test_deflate_is_the_zlib_format():
-    """deflate is RFC 1950, never raw deflate, whole and streamed."""
+    """The coding deflate is RFC 1950, never raw deflate, whole and streamed."""
     encoder = codec("deflate").stream(small=True)
     for coded in (codec("deflate").whole(b"a" * 999, 6), codec("deflate").whole(b"a" * 999, 1)):
         assert zlib.decompress(coded) == b"a" * 999

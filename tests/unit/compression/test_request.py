@@ -178,7 +178,7 @@ async def test_a_bomb_costs_little_memory(codings):
 @pytest.mark.parametrize("coding", ["br", "gzip", "zstd", "deflate"])
 @pytest.mark.parametrize("limit", [1, 100, 40_000, 100_000])
 def test_no_decoder_produces_more_than_a_block_beyond_the_limit(coding, limit):
-    """A bomb is stopped one byte above the limit; brotli's decoder, which works by blocks, within 32,752 bytes of it."""
+    """A bomb is stopped one byte above the limit; brotli's decoder works by blocks, and stops within 32,752 bytes."""
     packed = PACK[coding](b"\0" * (4 << 20))
     chain = Chain([coding], max_size=limit, max_ratio=1e9)
     with pytest.raises(RefusedBodyError) as refused:
