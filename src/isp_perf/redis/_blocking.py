@@ -1,10 +1,11 @@
 """The pool's own methods for threads: the blocking twin of what ``RedisPool`` offers to asyncio."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import timedelta
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from isp_perf._core.ranges import one_of
 from isp_perf.errors import NotSentError, RemoteError
 from isp_perf.redis import _flow
 from isp_perf.redis._config import RedisSettings
@@ -12,6 +13,7 @@ from isp_perf.redis._stats import BulkResult
 
 if TYPE_CHECKING:
     from isp_perf.redis._sync import BlockingRedis
+    from isp_perf.redis._sync_pipeline import LeavingPipeline
 
 __all__ = ["BlockingPool"]
 
@@ -99,6 +101,47 @@ class BlockingPool:
         """
         _flow.check_glob(glob, force=force)
         return self._write(_flow.delete_pattern(glob, dry_run=dry_run, force=force))
+
+    def pipeline(
+        self, *, limit: int = 1024, on_error: Literal["raise", "collect"] = "raise", transaction: bool = False
+    ) -> "LeavingPipeline":
+        """Return a context manager on which commands queue up; ``execute()`` sends them, so does leaving the block.
+
+        Args:
+            limit: commands per chunk, 1-100,000; between two chunks other threads have their turn.
+            on_error: ``"raise"`` raises the first error after everything was answered, ``"collect"`` returns errors
+                in their places.
+            transaction: one MULTI ... EXEC block.
+
+        Raises:
+            ConfigurationError: the pool is disabled, or a setting is outside its range.
+        """
+        from isp_perf.redis._sync_pipeline import LeavingPipeline
+
+        one_of("on_error", on_error, ("raise", "collect"))
+        return LeavingPipeline(self._client(), transaction, collect=on_error == "collect", limit=limit)
+
+    def stream(
+        self,
+        commands: Iterable[tuple[Any, ...]],
+        *,
+        limit: int = 1024,
+        on_error: Literal["raise", "collect"] = "raise",
+    ) -> Generator[Any, None, None]:
+        """Yield the server's own replies to any number of commands, in order and in constant memory.
+
+        Args:
+            commands: commands as tuples, the name first; drawn as replies are taken.
+            limit: commands per chunk, 1-100,000; one chunk is on its way at a time.
+            on_error: ``"raise"`` raises the first error reply or failure, ``"collect"`` yields it in its place.
+
+        Raises:
+            ConfigurationError: the pool is disabled, a setting is outside its range, or a command that needs a
+                connection of its own.
+        """
+        from isp_perf.redis._sync_pipeline import stream
+
+        return stream(self._client(), commands, limit=limit, on_error=on_error)
 
     def _write(self, flow: _flow.Flow) -> int:
         if self._settings.target is None:

@@ -15,26 +15,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
-import hiredis
-from redis._parsers.base import BaseParser
 from redis.exceptions import InvalidResponse
 
 from isp_perf.errors import RejectedError
-from isp_perf.redis._connect import socket_of
 from isp_perf.redis._entry import LinkLostError, VetoedError
 from isp_perf.redis._stats import LaneStats
+from isp_perf.redis._wire import Wire
 from isp_perf.typing import Guard
 
 __all__ = ["Combiner"]
 
-_NOTHING = object()
-_READ_BYTES = 1 << 16
+_CHUNK = 256  # commands per write
 _MOST_SLOTS = 1_000  # threads whose commands one leader takes along
 _PING = b"*1\r\n$4\r\nPING\r\n"
-_NO_LOCK = threading.Lock()
-_Push = hiredis.PushNotification
 
 
 class _Role(Enum):
@@ -54,9 +49,9 @@ class _Slot:
 
     __slots__ = ("data", "dead", "deadline", "error", "lock", "replies", "role", "round", "sent", "since")
 
-    def __init__(self, data: Sequence[bytes], deadline: float) -> None:
+    def __init__(self, data: Sequence[bytes], deadline: float, since: float) -> None:
         self.data = data
-        self.since = time.monotonic()
+        self.since = since
         self.deadline = deadline
         self.replies: list[Any] = []
         self.error: Exception | None = None
@@ -64,10 +59,6 @@ class _Slot:
         self.round: _Round | None = None
         self.sent = False
         self.dead = False
-        self.lock = _NO_LOCK
-
-    def sleep(self) -> None:
-        """Get a lock to wait on; only followers need one."""
         self.lock = threading.Lock()
         self.lock.acquire()
 
@@ -86,48 +77,9 @@ class _Round:
 
     __slots__ = ("connection", "slots")
 
-    def __init__(self, connection: "_Connection", slots: list[_Slot]) -> None:
+    def __init__(self, connection: "Wire", slots: list[_Slot]) -> None:
         self.connection = connection
         self.slots = slots
-
-
-class _Connection:
-    """A connected redis-py connection, read with a parser of our own."""
-
-    def __init__(self, connection: Any) -> None:
-        self.driver = connection
-        self.socket = socket_of(connection)
-        self.reader = hiredis.Reader(
-            protocolError=InvalidResponse, replyError=cast("Any", BaseParser).parse_error, notEnoughData=_NOTHING
-        )
-        self.used_at = time.monotonic()
-        self._timed = False
-
-    def next_reply(self, deadline: float, stats: LaneStats) -> Any:
-        """Return the next reply, reading as much as it takes; ``TimeoutError`` at the deadline."""
-        while True:
-            reply = self.reader.gets()
-            if reply is _NOTHING:
-                self._read(deadline, stats)
-            elif type(reply) is not _Push:
-                return reply
-
-    def _read(self, deadline: float, stats: LaneStats) -> None:
-        if not self._timed:  # the first read after a write has the write's timeout still
-            self.socket.settimeout(max(0.0005, deadline - time.monotonic()))
-        self._timed = False
-        data = self.socket.recv(_READ_BYTES)
-        if not data:
-            raise ConnectionResetError("the server closed the connection")
-        stats.bytes_in += len(data)
-        self.reader.feed(data)
-
-    def send(self, data: bytes, deadline: float) -> None:
-        """Write everything."""
-        self.used_at = now = time.monotonic()
-        self.socket.settimeout(max(0.0005, deadline - now))
-        self._timed = True
-        self.socket.sendall(data)
 
 
 class Combiner:
@@ -154,7 +106,7 @@ class Combiner:
         self._mutex = threading.Lock()
         self._queue: deque[_Slot] = deque()
         self._leading = False
-        self._connection: _Connection | None = None
+        self._connection: Wire | None = None
 
     def forget(self) -> None:
         """In a forked child: start anew, without touching the parent's socket."""
@@ -188,15 +140,20 @@ class Combiner:
             LinkLostError: the connection ended, or the time was over; it says whether anything was written.
             Exception: what ``connect`` raised; nothing was sent.
         """
-        slot = _Slot(data, deadline)
+        since = time.monotonic()
         with self._mutex:
-            self._queue.append(slot)
-            if self._leading:
-                slot.sleep()
-            else:
+            slot = _Slot(data, deadline, since) if self._leading else None
+            if slot is None:
                 self._leading = True
-                slot.role = _LEAD
-        if slot.lock is not _NO_LOCK and not slot.lock.acquire(timeout=max(0.0, deadline - slot.since)):
+            else:
+                self._queue.append(slot)
+        return self._alone(data, deadline, since) if slot is None else self._follow(slot)
+
+    # -- roles
+
+    def _follow(self, slot: _Slot) -> list[Any]:
+        """Wait for the replies, or for a role to play."""
+        if not slot.lock.acquire(timeout=max(0.0, slot.deadline - slot.since)):
             self._give_up(slot)
         if slot.role is _LEAD:
             self._lead(slot)
@@ -206,7 +163,60 @@ class Combiner:
             raise slot.error
         return slot.replies
 
-    # -- roles
+    def _alone(self, data: Sequence[bytes], deadline: float, since: float) -> list[Any]:
+        """Send and read the commands of a thread that found the connection free; others queue up meanwhile."""
+        connection = self._admitted(deadline, since)
+        self._stats.count_batch(len(data), sum(map(len, data)))
+        try:
+            replies = self._exchange(connection, data, deadline)
+        except BaseException as error:
+            self._end(connection, error)
+            if not isinstance(error, OSError | InvalidResponse):
+                raise
+            kind = "server" if isinstance(error, TimeoutError) else ""
+            self._stats.count_timeout(kind)
+            raise LinkLostError(written=True, since=since, timeout=kind, cause=error) from error
+        with self._mutex:
+            self._pass_on_locked()
+        if self._guard is not None:
+            self._guard.success()
+        return replies
+
+    def _exchange(self, connection: Wire, data: Sequence[bytes], deadline: float) -> list[Any]:
+        """Return the replies to commands, written in chunks of which two are on their way at any time."""
+        replies: list[Any] = []
+        if len(data) == 1:
+            connection.send(data[0], deadline)
+        for start in range(0, len(data) if len(data) > 1 else 0, _CHUNK):
+            connection.send(b"".join(data[start : start + _CHUNK]), deadline)
+            while len(replies) < start:
+                replies.append(connection.next_reply(deadline, self._stats))
+        while len(replies) < len(data):
+            replies.append(connection.next_reply(deadline, self._stats))
+        return replies
+
+    def _end(self, connection: Wire, cause: BaseException) -> None:
+        """Give up a connection whose replies cannot be read to the end, and pass the lead on."""
+        self._drop(connection)
+        self._stats.lost_links += 1
+        with self._mutex:
+            self._pass_on_locked()
+        self._blame(cause)
+
+    def _admitted(self, deadline: float, since: float) -> Wire:
+        """Return the connection for a new round; if there is none, or the guard has a veto, everybody learns it."""
+        try:
+            connection = self._ready(deadline)
+            if self._guard is not None:
+                self._guard.before()
+        except RejectedError as veto:
+            vetoed = VetoedError(since, veto)
+            self._refuse(vetoed)
+            raise vetoed from veto
+        except BaseException as error:
+            self._refuse(error)
+            raise
+        return connection
 
     def _give_up(self, slot: _Slot) -> None:
         """End a follower's wait at its deadline, unless it was given a role in the same moment."""
@@ -224,16 +234,7 @@ class Combiner:
 
     def _lead(self, slot: _Slot) -> None:
         """Send what is queued and read the replies."""
-        try:
-            connection = self._ready(slot.deadline)
-            if self._guard is not None:
-                self._guard.before()
-        except RejectedError as veto:
-            self._refuse(VetoedError(slot.since, veto))
-            return
-        except BaseException as error:
-            self._refuse(error)
-            raise
+        connection = self._admitted(slot.deadline, slot.since)
         batch = self._take()
         data = list(chain.from_iterable(each.data for each in batch))
         self._stats.count_batch(len(data), sum(map(len, data)))
@@ -342,7 +343,7 @@ class Combiner:
 
     # -- the connection
 
-    def _ready(self, deadline: float) -> _Connection:
+    def _ready(self, deadline: float) -> Wire:
         """Return the connection, new if there is none or if the old one was silent for long and does not answer."""
         connection = self._connection
         if connection is not None and self._check_after and time.monotonic() - connection.used_at > self._check_after:
@@ -356,7 +357,7 @@ class Combiner:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise LinkLostError(written=False, since=deadline, timeout="queue")
-            connection = self._connection = _Connection(self._dial(left))
+            connection = self._connection = Wire(self._dial(left))
             self._stats.connects += 1
         return connection
 
@@ -367,7 +368,7 @@ class Combiner:
             self._blame(error.__cause__ or error)
             raise
 
-    def _drop(self, connection: _Connection) -> None:
+    def _drop(self, connection: Wire) -> None:
         if self._connection is connection:
             self._connection = None
         connection.driver.disconnect()

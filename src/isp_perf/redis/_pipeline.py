@@ -4,12 +4,10 @@ import asyncio
 from typing import Any, cast
 
 from redis.asyncio.client import Pipeline
-from redis.client import EMPTY_RESPONSE
-from redis.exceptions import ExecAbortError, ResponseError, WatchError
 
 from isp_perf._core.ranges import one_of, whole
-from isp_perf.errors import RemoteError
 from isp_perf.redis._sender import Sender, Staged
+from isp_perf.redis._staged import raise_lost, unit_commands, unit_replies
 from isp_perf.redis._stream import in_chunks
 
 __all__ = ["LinkPipeline", "PoolPipeline"]
@@ -19,23 +17,6 @@ __all__ = ["LinkPipeline", "PoolPipeline"]
 _IMMEDIATE = cast("Any", Pipeline).immediate_execute_command
 _RAISE_FIRST = cast("Any", Pipeline).raise_first_error
 _RESET = cast("Any", Pipeline).reset
-
-
-def _raise_lost(replies: list[Any]) -> None:
-    lost = next((reply for reply in replies if isinstance(reply, RemoteError)), None)
-    if lost is not None:
-        raise lost
-
-
-def _executed(outcome: Any, errors: list[tuple[int, Any]]) -> list[Any]:
-    """Return what EXEC answered, or raise what it says."""
-    if isinstance(outcome, ExecAbortError) and errors:
-        raise errors[0][1] from outcome
-    if isinstance(outcome, Exception):
-        raise outcome
-    if outcome is None:
-        raise WatchError("Watched variable changed.")
-    return list(outcome)
 
 
 class LinkPipeline(Pipeline):
@@ -82,7 +63,7 @@ class LinkPipeline(Pipeline):
             replies = await (self._execute_unit(stack) if self._is_unit else self._client.run(stack))
         finally:
             await _RESET(self)
-        _raise_lost(replies)
+        raise_lost(replies)
         if raise_on_error:
             _RAISE_FIRST(self, stack, replies)
         return replies
@@ -117,27 +98,9 @@ class LinkPipeline(Pipeline):
 
     async def _execute_unit(self, stack: list[Staged]) -> list[Any]:
         """Send MULTI, the commands and EXEC as one unit and return shaped replies, errors in their places."""
-        sent = [args for args, options in stack if EMPTY_RESPONSE not in options]
-        first, *queued, outcome = await self._client.run_unit([("MULTI",), *sent, ("EXEC",)])
-        errors = [(0, first)] if isinstance(first, ResponseError) else []
-        errors += self._queue_errors(stack, queued)
-        replies = _executed(outcome, errors)
-        for position, error in errors:
-            replies.insert(position, error)
+        answers = await self._client.run_unit(unit_commands(stack))
+        replies = unit_replies(stack, answers, self.annotate_exception)
         return await self._client.shape_all(stack, replies)
-
-    def _queue_errors(self, stack: list[Any], queued: list[Any]) -> list[tuple[int, Any]]:
-        errors: list[tuple[int, Any]] = []
-        answers = iter(queued)
-        for i, (args, options) in enumerate(stack):
-            if EMPTY_RESPONSE in options:
-                errors.append((i, options[EMPTY_RESPONSE]))
-                continue
-            answer = next(answers)
-            if isinstance(answer, ResponseError):
-                self.annotate_exception(answer, i + 1, args)
-                errors.append((i, answer))
-        return errors
 
 
 class PoolPipeline(LinkPipeline):
@@ -182,7 +145,7 @@ class PoolPipeline(LinkPipeline):
         self.command_stack = []
         replies = await self._execute_chunks(stack)
         if raise_on_error:
-            _raise_lost(replies)
+            raise_lost(replies)
             _RAISE_FIRST(self, stack, replies)
         return replies
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from random import SystemRandom
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from redis.exceptions import TimeoutError as DriverTimeoutError
 from isp_perf._core.backoff import full_jitter
 from isp_perf._core.routing import Lane as Kind
 from isp_perf._core.routing import blocks_for, route
-from isp_perf.errors import MaybeExecutedError, NotSentError
+from isp_perf.errors import MaybeExecutedError, NotSentError, RemoteError
 from isp_perf.redis._client import Way, Ways, decoded, or_empty, refused
 from isp_perf.redis._combine import Combiner
 from isp_perf.redis._connect import blocking_pool, bound, close_blocking, describe
@@ -30,7 +31,9 @@ from isp_perf.redis._errors import (
     lost_error,
     settled,
 )
+from isp_perf.redis._sender import Staged
 from isp_perf.redis._state import States, decoding
+from isp_perf.redis._sync_pipeline import BlockingPipeline
 
 __all__ = ["BlockingRedis"]
 
@@ -79,13 +82,14 @@ class BlockingRedis(Redis):
     # -- commands
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Execute a command and return its parsed reply; errors as with the asyncio client."""
+        """Execute a command and return its parsed reply; options and errors as with the asyncio client."""
         way = self._ways[args[0]]
         data = way.pack(args)
         lane = route(way.route, args) if way.route.inspect else way.route.lane
         if lane is Kind.REFUSED:
             raise refused(way.route)
-        reply = self._repeat([data], way, args, shared=lane is Kind.FAST)[0]
+        harmless = way.read_only or bool(options.pop("idempotent", False))
+        reply = self._repeat([data], way, args, shared=lane is Kind.FAST, harmless=harmless)[0]
         if isinstance(reply, Exception):
             return or_empty(reply, options)
         return reply if way.plain else self._shape(way.callback, reply, options)
@@ -108,17 +112,9 @@ class BlockingRedis(Redis):
 
     def ask_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send commands as one batch; the answer holds the server's own replies, an exception for each failure."""
-        ways = [self._ways[args[0]] for args in commands]
-        if any(not way.fast for way in ways):
-            return [self._ask_alone(way, args) for way, args in zip(ways, commands, strict=True)]
-        weakest = min(ways, key=lambda way: way.read_only)  # one write makes the batch a write
-        try:
-            replies = self._repeat(
-                [way.pack(args) for way, args in zip(ways, commands, strict=True)], weakest, commands[0], shared=True
-            )
-        except (NotSentError, MaybeExecutedError) as error:
-            return [error] * len(commands)
-        return list(map(settled, replies))
+        if all(self._ways[args[0]].fast for args in commands):
+            return list(map(settled, self.run_raw(commands)))
+        return [self._ask_alone(self._ways[args[0]], args) for args in commands]
 
     def _ask_alone(self, way: Way, args: tuple[Any, ...]) -> Any:
         data = way.pack(args)
@@ -126,6 +122,58 @@ class BlockingRedis(Redis):
             return self._repeat([data], way, args, shared=way.fast)[0]
         except RedisError as error:
             return settled(error)
+
+    # -- pipelines
+
+    def pipeline(self, *args: Any, **options: Any) -> Any:
+        """Return a pipeline, with redis-py's arguments; without WATCH it goes over the shared connection in chunks."""
+        return BlockingPipeline(self, *args, **options)
+
+    def run_raw(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands as one batch; the answer holds the server's own replies, an exception for each failure."""
+        ways = [self._ways[args[0]] for args in commands]
+        weakest = min(ways, key=attrgetter("read_only"))  # one write makes the batch a write
+        data = [way.pack(args) for way, args in zip(ways, commands, strict=True)]
+        try:
+            return self._repeat(data, weakest, commands[0], shared=True)
+        except (NotSentError, MaybeExecutedError, *UNEXECUTED) as error:
+            return [error] * len(commands)
+
+    def run_unit(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands that stand or fall together in one piece and return their raw replies."""
+        data = [self._ways[args[0]].pack(args) for args in commands]
+        return self._repeat(data, self._ways[commands[0][0]], commands[0], shared=True)
+
+    def shape_all(self, commands: Sequence[Staged], replies: list[Any]) -> list[Any]:
+        """Put raw replies into redis-py's shape, in place; exceptions stay as they are."""
+        for i, (args, options) in enumerate(commands):
+            way, reply = self._ways[args[0]], replies[i]
+            if isinstance(reply, Exception):
+                if EMPTY_RESPONSE in options and isinstance(reply, ResponseError):
+                    replies[i] = options[EMPTY_RESPONSE]
+            elif not way.plain:
+                replies[i] = self._shape(way.callback, reply, options)
+        return replies
+
+    def shareable(self, name: Any) -> bool:
+        """Return whether a command may run on the shared connection.
+
+        Raises:
+            ConfigurationError: it may run on no pooled connection at all.
+        """
+        found = self._ways[name].route
+        if found.lane is Kind.REFUSED:
+            raise refused(found)
+        return found.lane is not Kind.DEDICATED and not found.inspect
+
+    def translated(self, name: str, call: Callable[[], Any]) -> Any:
+        """Call something of redis-py's, and say by type what its failure means."""
+        try:
+            return call()
+        except (AuthenticationError, RemoteError, *UNEXECUTED):
+            raise
+        except _LOST as error:
+            raise self._lost(name, error) from error
 
     def supports(self, name: str) -> bool:
         """Return whether the server has a command; asked once."""
@@ -138,8 +186,11 @@ class BlockingRedis(Redis):
 
     # -- attempts
 
-    def _repeat(self, data: list[bytes], way: Way, args: tuple[Any, ...], /, *, shared: bool) -> list[Any]:
-        """Send commands, and again where that is safe and time is left."""
+    def _repeat(
+        self, data: list[bytes], way: Way, args: tuple[Any, ...], /, *, shared: bool, harmless: bool | None = None
+    ) -> list[Any]:
+        """Send commands, and again where that is safe and time is left; ``harmless``: it is safe to run them twice."""
+        harmless = way.read_only if harmless is None else harmless
         started = time.monotonic()
         attempt = 0
         while True:
@@ -151,14 +202,14 @@ class BlockingRedis(Redis):
                     return replies
                 raise replies[0]
             except _REPEATABLE as error:
-                if not self._again(error, way, attempt, started=started):
+                if not self._again(error, attempt, harmless=harmless, started=started):
                     raise
             attempt += 1
 
-    def _again(self, error: Exception, way: Way, attempt: int, *, started: float) -> bool:
+    def _again(self, error: Exception, attempt: int, *, harmless: bool, started: float) -> bool:
         """Return whether to repeat, after the wait that comes before it."""
         left = started + self._settings.timeout - time.monotonic()
-        if attempt >= self._settings.retry.attempts or left <= 0 or self._is_final(error, way):
+        if attempt >= self._settings.retry.attempts or left <= 0 or self._is_final(error, harmless=harmless):
             return False
         self._count_retry(error)
         if attempt:
@@ -166,9 +217,9 @@ class BlockingRedis(Redis):
             time.sleep(min(left, full_jitter(retry.base, retry.maximum, attempt=attempt, draw=_draw())))
         return True
 
-    def _is_final(self, error: Exception, way: Way) -> bool:
+    def _is_final(self, error: Exception, *, harmless: bool) -> bool:
         """Return whether repeating is unsafe, or of no use."""
-        unsafe = isinstance(error, MaybeExecutedError) and not way.read_only
+        unsafe = isinstance(error, MaybeExecutedError) and not harmless
         return unsafe or isinstance(error, TimeoutError) or self._down is not None or is_veto(error)
 
     def _count_retry(self, error: Exception) -> None:
