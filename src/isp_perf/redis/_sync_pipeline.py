@@ -73,13 +73,8 @@ class BlockingPipeline(Pipeline):
         limit: int = _CHUNK,
     ) -> None:
         whole("limit", limit, least=1, most=100_000)
-        _INIT(
-            self,
-            client.connection_pool,
-            client.response_callbacks,
-            transaction is None or bool(transaction),
-            shard_hint,
-        )
+        self._wrapped = transaction is None or bool(transaction)
+        _INIT(self, client.connection_pool, client.response_callbacks, self._wrapped, shard_hint)
         self._client = client
         self._collect = collect
         self._limit = limit
