@@ -24,6 +24,7 @@ HASH: Final = "hash"
 _LONGEST_BYTES: Final = 200
 _HEAD_BYTES: Final = 64
 _RESERVED: Final = ":{}*?[]%\\ \x7f" + "".join(map(chr, range(32)))
+_UNWRITTEN: Final = _RESERVED.replace("%", "")  # what no field text contains; "%" begins an escape
 _SEPARATORS: Final = "-_./,;|=&@+~!$()#'\"<>^`"
 _NUMBERS: Final = (int, float, Decimal)
 _READS_LIKE_ANOTHER: Final = re.compile(r"-?\d+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -66,6 +67,22 @@ class Template:
         for text, literal in zip(texts, self.literals[1:], strict=True):
             parts += (text, literal)
         return shorten("".join(parts))
+
+    def pattern(self) -> re.Pattern[str]:
+        """Return what matches the keys of this template, with a group for each field."""
+        text = f"([^{re.escape(_UNWRITTEN + self.escaped)}]*)"
+        parts = [re.escape(self.literals[0])]
+        for literal in self.literals[1:]:
+            parts += (text, re.escape(literal))
+        return re.compile("".join(parts))
+
+    def text_for(self, other: "Template", text: str) -> str:
+        """Return a field's text of this template as ``other`` writes it; the two may escape different separators."""
+        for character in set(other.escaped) - set(self.escaped):
+            text = text.replace(character, f"%{ord(character):02X}")
+        for character in set(self.escaped) - set(other.escaped):
+            text = text.replace(f"%{ord(character):02X}", character)
+        return text
 
 
 def parse_template(text: str, parameters: Sequence[str], *, setting: str = "key") -> Template:

@@ -72,12 +72,12 @@ class SyncCacheManager:
             ttl: seconds >= 0; default: the manager's policy.
             tags: names under which it can be invalidated.
         """
-        drive(self._keys.write(key, value, policy_for(self._manager.policy, ttl, tags), tasks=False))
+        drive(self._keys.write(key, value, self._manager.policy, options=options_for(ttl, tags), tasks=False))
 
     def set_many(self, mapping: Mapping[str, Any], *, ttl: float | None = None) -> None:
         """Store each value of ``mapping`` under its key, for ``ttl`` seconds (>= 0; default: the manager's policy)."""
-        policy = policy_for(self._manager.policy, ttl, ())
-        unwrapped(drive(self._keys.write_many(mapping, policy, tasks=False)))
+        flow = self._keys.write_many(mapping, self._manager.policy, options=options_for(ttl), tasks=False)
+        unwrapped(drive(flow))
 
     def get_or_set(self, key: str, loader: Callable[[], Any], **policy: Unpack[PolicyOptions]) -> Any:
         """Return the value under ``key``, or what the plain function ``loader`` returns, which is then stored.
@@ -156,8 +156,11 @@ class SyncCacheManager:
         return warm_calls_here(self._engine, read_calls(path, self._engine), progress)
 
 
-def policy_for(policy: CachePolicy, ttl: float | None, tags: Sequence[str]) -> CachePolicy:
-    """Return ``policy`` with a ttl and tags of its own, where they are given."""
+def options_for(ttl: float | None, tags: Sequence[str] = ()) -> PolicyOptions:
+    """Return what ``set`` was told as fields of a policy."""
+    options: PolicyOptions = {}
     if ttl is not None:
-        policy = policy_with(policy, ttl=ttl)
-    return policy_with(policy, tags=tags) if tags else policy
+        options["ttl"] = ttl
+    if tags:
+        options["tags"] = tags
+    return options

@@ -21,12 +21,13 @@ from isp_perf.cache._engine import Call, Engine, Source
 from isp_perf.cache._flow import fail_loading, finish, take_back
 from isp_perf.cache._keyplan import KeyPlan
 from isp_perf.cache._local import FINE_TTL
+from isp_perf.cache._refusal import is_harmless
 from isp_perf.cache._store import Store
 
 __all__ = ["Direct", "is_direct"]
 
 _EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and handed on
-_HARMLESS: Final = frozenset({type(None), bool, int, float, str, bytes, dict, tuple, set, frozenset})
+_HARMLESS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _OWN_SLOT: Final = frozenset({type(None), bool, int, str, bytes, UUID})
 _NO_SLOT: Final = object()
 
@@ -141,7 +142,8 @@ class Direct:
         local, store = self._local, self._store
         now = local.clock()
         seconds = now - started
-        if value.__class__ not in self._harmless or flight.filling is not None or not local.plain:
+        simple = value.__class__ in self._harmless or (self._harmless and is_harmless(value))
+        if not simple or flight.filling is not None or not local.plain:
             flight.seconds = seconds
             return finish(self._engine, self._call(slot, values), flight, value=value)
         lock = local.lock

@@ -7,8 +7,7 @@ The flow returns the value, or a ``Failure`` that the caller raises in its own f
 
 from functools import partial
 from random import SystemRandom
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from isp_perf._core.departures import ABSENT, EVICTED
 from isp_perf._core.eviction import Entry
@@ -30,13 +29,13 @@ from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._entry import filled
 from isp_perf.cache._exchange import Flow, keep_remote, remote_value
 from isp_perf.cache._local import LocalLevel, StagedEntry
+from isp_perf.cache._refusal import refuse
 from isp_perf.cache._stats import Counters
 from isp_perf.cache._tags import Versions
 from isp_perf.errors import CodecError
 
 __all__ = ["fail_loading", "fetch", "finish", "insert_locked", "lifetime", "local_ttl", "take_back"]
 
-_ONE_WAY: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and handed on as a Failure
 _random: Final = SystemRandom()
 
@@ -252,7 +251,7 @@ def finish(engine: Engine, call: Call, flight: Flight, *, value: Any) -> Any:
         flight.reason = engine.local.reason_locked(call.store, call.slot)
         _count_load(engine, call, flight, failed=0)
     try:
-        _refuse(value)
+        refuse(value)
     except CodecError as error:
         return _fail(engine, call, flight=flight, failure=Failure(error))
     value, ttl = filled(flight, value, lifetime(call.source.policy, value))
@@ -273,7 +272,7 @@ def _load(engine: Engine, call: Call, flight: Flight) -> Flow:
         return Failure(without_frame(error))
     flight.seconds = clock() - started
     _count_load(engine, call, flight, failed=0)
-    _refuse(value)
+    refuse(value)
     return value
 
 
@@ -290,13 +289,6 @@ def _count_reason(counters: Counters, flight: Flight) -> None:
     """Count a miss whose reason is known; those of absent entries are the rest."""
     if flight.reason and flight.reason is not ABSENT:
         counters.missed[flight.reason] = counters.missed.get(flight.reason, 0) + 1
-
-
-def _refuse(value: object) -> None:
-    """Refuse what must not be kept: results that can be used once, and objects bound to a database session."""
-    sample = next(iter(cast("list[object]", value)), None) if type(value) is list else value
-    if isinstance(value, _ONE_WAY) or hasattr(sample, "_sa_instance_state"):
-        raise CodecError(f"a {type(sample).__qualname__} must not be cached; return plain data instead")
 
 
 def _store(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float) -> None:

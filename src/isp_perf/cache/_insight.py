@@ -240,7 +240,7 @@ def _hot_key(entry: Entry, home: Store, *, keys: bool) -> HotKey:
 
 def _explained(engine: Engine, store: Store, slot: Any, *, key: str) -> Explanation:
     local = engine.local
-    entry = store.find(slot)
+    entry = store.find(slot) or local.keyed.get((key,))
     last_miss = local.departures.last(store.mark(slot))
     if entry is None:
         level = "loading" if slot in store.flights else "none"
@@ -248,7 +248,7 @@ def _explained(engine: Engine, store: Store, slot: Any, *, key: str) -> Explanat
     known = local.describe_locked(entry)
     if known.stale_left <= 0:
         return Explanation(key=key, last_miss=EXPIRED)
-    own = store.by_key and not isinstance(entry, StagedEntry)
+    own = entry.home.by_key and not isinstance(entry, StagedEntry)
     return Explanation(
         key=key,
         level="l1",

@@ -12,7 +12,7 @@ from isp_perf._runtime.drive import Failure, adrive
 from isp_perf._runtime.flights import Flight, leading
 from isp_perf.cache._ages import MISSING, is_fresh
 from isp_perf.cache._codec import packed, plain_codec
-from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
 from isp_perf.cache._copies import handed_out
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._exchange import Flow, decoded, keep_remote
@@ -39,19 +39,27 @@ class KeySource:
         policy: how long they are kept.
         loader: fills a missing key; a function without arguments, sync or async.
         counters: what it counts into.
+        codec: how they become bytes; ``None``: as the policy says, by default as plain values.
     """
 
     local_only = False
     hit_clock: Clock | None = None
 
-    def __init__(self, policy: CachePolicy, counters: Counters, loader: Callable[[], Any] | None) -> None:
+    def __init__(
+        self,
+        policy: CachePolicy,
+        counters: Counters,
+        loader: Callable[[], Any] | None = None,
+        *,
+        codec: Codec | None = None,
+    ) -> None:
         self.policy = policy
         self.counters = counters
         self.context = Context()
         self.tasks = True
         self.label = str(getattr(loader, "__qualname__", type(loader).__qualname__))
         self._loader = loader
-        self._codec: Codec | None = None
+        self._codec = codec
 
     @property
     def codec(self) -> Codec:
@@ -110,17 +118,47 @@ class Keys:
 
     def __init__(self, engine: Engine, sites: "WeakSet[Site]") -> None:
         self._engine = engine
+        self._sites = sites
         self._counters = Counters()
-        self.store = Store(KeySource(CachePolicy(), self._counters, None), "", by_key=True)
+        self.store = Store(KeySource(CachePolicy(), self._counters), "", by_key=True)
         self.removal = Removal(engine, sites, self.store)
 
     def together(self, site: Site) -> Together:
         """Return what answers several calls of ``site`` at once."""
         return Together(self._engine, self.removal, site.batcher)
 
-    def call(self, key: str, policy: CachePolicy, loader: Callable[[], Any] | None) -> Call:
-        """Return a call for ``key``."""
-        return Call(KeySource(policy, self._counters, loader), self.store, (key,), native=False, values=())
+    def _call(self, key: str, policy: CachePolicy, options: PolicyOptions) -> Call:
+        """Return a call for ``key``: under ``policy``, or as the function says whose key it is, with ``options``.
+
+        Raises:
+            ConfigurationError: an option out of range, or tags that the function does not take from its key.
+        """
+        owner, tags = self._owner(key)
+        if owner is None:
+            source = KeySource(policy_with(policy, **options), self._counters)
+        else:
+            if tags or "tags" in options:
+                options = {**options, "tags": (*tags, *options.get("tags", ()))}
+            source = KeySource(policy_with(owner.policy, **options), owner.counters, codec=owner.codec)
+            source.label = owner.label
+        return Call(source, self.store, (key,), native=False, values=())
+
+    def _owner(self, key: str) -> tuple[Site | None, tuple[str, ...]]:
+        """Return the function whose key it is, and the tags of the value under it."""
+        for site in list(self._sites):
+            tags = site.tags_of_key(key)
+            if tags is not None:
+                return site, tags
+        return None, ()
+
+    def _reading(self, key: str, policy: CachePolicy) -> Call:
+        """Return a call that reads ``key``; the tags of what it finds come with it."""
+        owner = next((site for site in list(self._sites) if site.has_key(key)), None)
+        if owner is None:
+            source = KeySource(policy, self._counters)
+        else:
+            source = KeySource(owner.untagged, owner.counters, codec=owner.codec)
+        return Call(source, self.store, (key,), native=False, values=())
 
     def fetch(self, key: str, loader: Callable[[], Any], policy: CachePolicy, *, tasks: bool) -> Flow:
         """Return the value of ``key``, loaded by ``loader`` if neither level has it."""
@@ -157,22 +195,23 @@ class Keys:
         return found
 
     def _read_remote(self, found: dict[str, Any], missing: list[str], policy: CachePolicy, *, tasks: bool) -> Flow:
-        calls = [self.call(key, policy, None) for key in missing]
+        calls = [self._reading(key, policy) for key in missing] if self._engine.second is not None else []
         values = yield from read_remote(self._engine, self.removal, calls, tasks=tasks)
-        there = {key: value for key, value in zip(missing, values, strict=True) if value is not MISSING}
+        there = {key: value for key, value in zip(missing, values, strict=False) if value is not MISSING}
         found |= there
         with self._engine.local.lock:
             self._engine.local.counters.remote_hits += len(there)
             self._engine.local.counters.misses += len(missing) - len(there)
 
-    def write(self, key: str, value: Any, policy: CachePolicy, *, tasks: bool) -> Flow:
+    def write(self, key: str, value: Any, policy: CachePolicy, *, options: PolicyOptions, tasks: bool) -> Flow:
         """Store ``value`` under ``key`` in both levels; loads of it in progress are not stored."""
-        call = self.call(key, policy, None)
-        yield from self.write_call(call, value, tasks=tasks)
+        yield from self.write_call(self._call(key, policy, options), value, tasks=tasks)
 
-    def write_many(self, mapping: Mapping[str, Any], policy: CachePolicy, *, tasks: bool) -> Flow:
+    def write_many(
+        self, mapping: Mapping[str, Any], policy: CachePolicy, *, options: PolicyOptions, tasks: bool
+    ) -> Flow:
         """Store each value of ``mapping`` under its key; the remote level hears of all in one write."""
-        flows = [self.write(key, value, policy, tasks=tasks) for key, value in mapping.items()]
+        flows = [self.write(key, value, policy, options=options, tasks=tasks) for key, value in mapping.items()]
         outcomes = yield partial(_write_tasks if tasks else self._write_here, flows)
         for outcome in outcomes:
             if outcome.__class__ is Failure:

@@ -5,6 +5,7 @@ no encoding; everything else has the one-element tuple of its logical key. Value
 exactly if they share the logical key: where types count, they are part of the slot or guarded by the wrapper.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from math import isnan
@@ -63,6 +64,7 @@ class KeyPlan:
         self.template = template
         self.names = [parameter.name for parameter in parameters]
         self.owner = owner
+        self._pattern: re.Pattern[str] | None = None
         self._types = types
         self._typed = typed
         self._secret = secret
@@ -139,7 +141,8 @@ class KeyPlan:
     def tag(self, template: Template, values: tuple[Any, ...]) -> str:
         """Return the tag of a call."""
         bound = dict(zip(self.names, values, strict=True))
-        return template.join([self._field(field, field_value(field, bound)) for field in template.fields])
+        texts = [self._field(field, field_value(field, bound), template) for field in template.fields]
+        return template.join(texts)
 
     def key_of(self, slot: Slot, token: str) -> str:
         """Return the logical key of the entry in ``slot``."""
@@ -152,6 +155,27 @@ class KeyPlan:
             text = self._digest({part.name: value for part, value in given.items()})
             return self.template.join([token + text for _ in self.template.fields])
         return self.template.join([self._field(part, given[part]) for part in self.template.fields])
+
+    def texts(self, key: str) -> dict[Field, str] | None:
+        """Return the texts of the fields in ``key``; ``None`` if it is no key of this template, or a shortened one."""
+        if not key.startswith(self.template.literals[0]):
+            return None
+        if self._pattern is None:
+            self._pattern = self.template.pattern()
+        match = self._pattern.fullmatch(key)
+        if match is None:
+            return None
+        found: dict[Field, str] = {}
+        for field, text in zip(self.template.fields, match.groups(), strict=True):
+            if found.setdefault(field, text) != text:
+                return None
+        return found
+
+    def tag_of_texts(self, template: Template, texts: Mapping[Field, str]) -> str | None:
+        """Return the tag of a key with these texts; ``None`` if it names a field that the key does not have."""
+        if not texts.keys() >= set(template.fields):
+            return None
+        return template.join([self.template.text_for(template, texts[field]) for field in template.fields])
 
     def arguments(self, slot: Slot) -> dict[str, Any] | None:
         """Return the arguments that ``slot`` stands for; ``None`` if it holds a text, an instance or attributes."""
@@ -166,9 +190,9 @@ class KeyPlan:
             return token + self._digest({name: value for name, value in bound.items() if name != "self" or not token})
         return self._field(field, field_value(field, bound))
 
-    def _field(self, field: Field, value: Any) -> str:
+    def _field(self, field: Field, value: Any, template: Template | None = None) -> str:
         bare = None if field.path else self._types.get(field.name)
-        escaped = self.template.escaped
+        escaped = (template or self.template).escaped
         try:
             return field_text(value, bare=bare, typed=self._typed, secret=self._secret(), escaped=escaped)
         except TypeError as error:

@@ -13,7 +13,7 @@ from isp_perf._core.ranges import whole
 from isp_perf._runtime.drive import adrive
 from isp_perf._runtime.resolve import remote_level
 from isp_perf.cache._batcher import batcher_for
-from isp_perf.cache._blocking import SyncCacheManager, policy_for
+from isp_perf.cache._blocking import SyncCacheManager, options_for
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
 from isp_perf.cache._decorator import CacheDecorator, ManyDecorator, decorate, unwrapped
 from isp_perf.cache._engine import Engine
@@ -173,25 +173,27 @@ class CacheManager:
     async def set(self, key: str, value: Any, *, ttl: float | None = None, tags: Sequence[str] = ()) -> None:
         """Store ``value`` under ``key`` in both levels.
 
+        A key of a cached function keeps what the function says: its ttl, windows, tags and codec.
+
         Args:
             key: the logical key.
             value: what to store.
-            ttl: seconds >= 0; default: the manager's policy.
-            tags: names under which it can be invalidated.
+            ttl: seconds >= 0; default: the policy of the manager, or of the function whose key it is.
+            tags: names under which it can be invalidated, besides those of the function.
 
         Raises:
-            ConfigurationError: a negative ttl.
+            ConfigurationError: a negative ttl; a key of a function that takes tags from arguments not in the key.
             CodecError: there is a remote level, and the value would not come back from it.
         """
-        await adrive(self._keys.write(key, value, policy_for(self.policy, ttl, tags), tasks=True))
+        await adrive(self._keys.write(key, value, self.policy, options=options_for(ttl, tags), tasks=True))
 
     async def set_many(self, mapping: Mapping[str, Any], *, ttl: float | None = None) -> None:
         """Store each value of ``mapping`` under its key, for ``ttl`` seconds (>= 0; default: the manager's policy).
 
         All are written to Redis together. If one cannot be stored, the others are, and its error is raised.
         """
-        policy = policy_for(self.policy, ttl, ())
-        unwrapped(await adrive(self._keys.write_many(mapping, policy, tasks=True)))
+        flow = self._keys.write_many(mapping, self.policy, options=options_for(ttl), tasks=True)
+        unwrapped(await adrive(flow))
 
     async def get_or_set(self, key: str, loader: Callable[[], Any], **policy: Unpack[PolicyOptions]) -> Any:
         """Return the value under ``key``, or what ``loader`` returns, which is then stored.

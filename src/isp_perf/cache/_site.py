@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from contextvars import copy_context
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 from time import monotonic
 from types import CodeType, FunctionType
@@ -16,7 +16,7 @@ from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf._runtime.specialize import parameters, specialize
 from isp_perf.cache._batcher import Batcher
 from isp_perf.cache._codec import codec_for
-from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._config import CachePolicy, policy_with
 from isp_perf.cache._copies import own
 from isp_perf.cache._direct import Direct, is_direct
 from isp_perf.cache._engine import Call, Engine
@@ -196,6 +196,31 @@ class Site:
     def tags(self, values: tuple[Any, ...], /) -> tuple[str, ...]:
         """Return the tags of what a call returns."""
         return tuple(self.plan.tag(template, values) for template in self._tags)
+
+    def has_key(self, key: str) -> bool:
+        """Return whether ``key`` is one of this function's."""
+        return not self.local_only and self.plan.texts(key) is not None
+
+    @cached_property
+    def untagged(self) -> CachePolicy:
+        """The policy without tags, for what is stored with tags of its own."""
+        return policy_with(self.policy, tags=())
+
+    def tags_of_key(self, key: str) -> tuple[str, ...] | None:
+        """Return the tags of the value under a logical key; ``None`` if it is no key of this function.
+
+        Raises:
+            ConfigurationError: a tag names a field that is not in the key.
+        """
+        texts = None if self.local_only else self.plan.texts(key)
+        if texts is None:
+            return None
+        tags = [self.plan.tag_of_texts(template, texts) for template in self._tags]
+        if None in tags:
+            raise ConfigurationError(
+                "tags", self.policy.tags, f"{self.label} takes them from arguments that are not in its key", "use .put"
+            )
+        return tuple(map(str, tags))
 
     def step(self, values: tuple[Any, ...]) -> Callable[[], Any]:
         """Return the call of the function as a step."""

@@ -21,6 +21,7 @@ class Plan:
     """What to load for one name, and how long to keep it."""
 
     load: Callable[[], Any]
+    options: PolicyOptions
     policy: CachePolicy
 
 
@@ -36,7 +37,9 @@ def warm_plan(name: str, source: Mapping[str, Any], policy: CachePolicy) -> Plan
         raise ConfigurationError(
             f"{name}.fetch_func", type(load).__name__, "a function without arguments", 'write {"fetch_func": load}'
         )
-    return Plan(load, policy_with(policy, **cast("PolicyOptions", options)))
+    chosen = cast("PolicyOptions", options)
+    policy_with(policy, **chosen)
+    return Plan(load, chosen, policy)
 
 
 async def warm(
@@ -66,7 +69,7 @@ async def warm(
 async def _fill(keys: Keys, name: str, plan: Plan) -> None:
     value = plan.load()
     value = await value if inspect.isawaitable(value) else value
-    await adrive(keys.write(name, value, plan.policy, tasks=True))
+    await adrive(keys.write(name, value, plan.policy, options=plan.options, tasks=True))
 
 
 def _raise_fatal(outcomes: Mapping[str, BaseException | None]) -> None:

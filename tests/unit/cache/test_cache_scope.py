@@ -27,7 +27,7 @@ def counted(cache, **policy):
 
 
 def test_bypass_reads_and_stores_nothing(cache):
-    """Inside, each call is a load of its own, counted as a bypassed miss; afterwards the cached value is there again."""
+    """Inside, each call is a load of its own, counted as a bypassed miss; afterwards the cached value is there."""
     load, loads = counted(cache)
     assert [load(1), load(1)] == [1, 1]
     with cache.bypass():
