@@ -147,6 +147,10 @@ class EvictionQueue:
         """Tell whether an entry that the slow path serves is still there."""
         return entry.home is not None
 
+    def lost(self) -> list[Entry]:
+        """Return those who left unseen: nobody here."""
+        return []
+
     def evict(self) -> Entry:
         """Take out and return the entry that leaves next; there must be one."""
         small = self._small

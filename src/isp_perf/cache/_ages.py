@@ -54,7 +54,7 @@ def life_of(policy: CachePolicy, now: float, *, ttl: float, load_seconds: float)
 def is_fresh(local: LocalLevel, entry: Entry) -> bool:
     """Return whether the entry holds a value within its ttl."""
     end = entry.life.fresh_until if isinstance(entry, StagedEntry) else entry.due
-    return local.clock() < end and not local.distrusted and entry.value.__class__ is not CachedError
+    return local.clock() < end and local.serves_locked(entry) and entry.value.__class__ is not CachedError
 
 
 def age_of(engine: Engine, call: Call, entry: Entry) -> tuple[bool, bool]:

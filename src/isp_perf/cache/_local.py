@@ -169,6 +169,10 @@ class LocalLevel:
             return None
         return entry
 
+    def serves_locked(self, entry: Entry) -> bool:
+        """Return whether a living entry may be served, its age apart; tells a borrowed room that it is."""
+        return not self._suspension.distrusted and self._queue.touch(entry)
+
     def reason_locked(self, store: Store, slot: Any) -> str:
         """Return why a call for ``slot`` is a miss, a word of ``_core.departures``."""
         if store.find(slot) is not None:
@@ -339,6 +343,8 @@ class LocalLevel:
 
     def living_locked(self) -> list[Entry]:
         """Return every entry, all counters up to date."""
+        for entry in self._queue.lost():
+            self._leave_locked(entry)
         for store in self._suspension.stores:
             store.fold_locked(self.counters)
         return self._queue.living()

@@ -18,22 +18,24 @@ class Weighed(EvictionQueue):
     Args:
         capacity: the largest number of entries.
         max_bytes: the largest sum of weights.
+        largest_share: an entry heavier than ``max_bytes`` through this is not kept.
     """
 
-    __slots__ = ("max_bytes", "weight")
+    __slots__ = ("_heaviest", "max_bytes", "weight")
 
     max_bytes: int
     weight: int
 
-    def __init__(self, capacity: int, max_bytes: int) -> None:
+    def __init__(self, capacity: int, max_bytes: int, *, largest_share: int = _LARGEST_SHARE) -> None:
         super().__init__(capacity)
         self.max_bytes = max_bytes
+        self._heaviest = max_bytes // largest_share
         self.weight = 0
 
     def admit(self, entry: Entry) -> list[Entry] | None:
-        """Take in an entry unless it is heavier than an eighth of the room."""
+        """Take in an entry unless it is too heavy for the room."""
         weight = _weight(entry)
-        if weight * _LARGEST_SHARE > self.max_bytes:
+        if weight > self._heaviest:
             return None
         leaving: list[Entry] = []
         while len(self) and self.weight + weight > self.max_bytes:
@@ -82,7 +84,7 @@ class Borrowed(EvictionQueue):
         except ValueError:
             return None
         self._known[entry] = key
-        return self._lost() if len(self._known) > len(self._cache) + len(self._cache) // 4 + _SLACK else []
+        return self.lost() if len(self._known) > len(self._cache) + len(self._cache) // 4 + _SLACK else []
 
     def touch(self, entry: Entry) -> bool:
         """Read an entry where it is, so that its order is kept there; ``False`` if it was dropped."""
@@ -103,7 +105,7 @@ class Borrowed(EvictionQueue):
         """Return every entry that the user's cache still has."""
         return [entry for entry, key in self._known.items() if key in self._cache]
 
-    def _lost(self) -> list[Entry]:
+    def lost(self) -> list[Entry]:
         """Return the entries that the user's cache has dropped, and forget them."""
         lost = [entry for entry, key in self._known.items() if key not in self._cache]
         for entry in lost:

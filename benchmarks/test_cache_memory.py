@@ -1,0 +1,251 @@
+"""Memory and time of many entries: `python benchmarks/test_cache_memory.py`.
+
+Bytes per entry, expiry of one and of 100,000 at once, a million inserts beyond the room, import and decoration. Figures
+are absolute, so they hold for this machine and its load; ratios to a peer stand beside them where there is one.
+"""
+
+import gc
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from time import monotonic, perf_counter
+
+import cachetools
+
+from isp_perf.cache import CacheManager
+
+Row = tuple[str, float, float, str]
+MANY = 100_000
+
+
+def bytes_per_entry(fill: Callable[[], object], count: int) -> float:
+    """Return what ``fill`` allocates beside keys and values that exist already, per entry."""
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    held = fill()
+    gc.collect()
+    used = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    del held
+    return used / count
+
+
+def memory_rows() -> list[Row]:
+    keys = [f"user{number}" for number in range(MANY)]
+    more = [f"user{number}" for number in range(MANY, 4 * MANY)]
+    value = {"id": 1}
+
+    def ours(extra=()) -> object:
+        cache = CacheManager(max_entries=MANY)
+
+        @cache.cached("m:{key}", ttl=600)
+        def load(key: str) -> dict:
+            return value
+
+        for key in keys:
+            load(key)
+        for key in extra:
+            load(key)
+        return cache, load
+
+    def peer() -> object:
+        cache = cachetools.TTLCache(MANY, 600)
+        for key in keys:
+            cache[key] = value
+        return cache
+
+    mine, turned, theirs = (
+        bytes_per_entry(ours, MANY),
+        bytes_per_entry(lambda: ours(more), MANY),
+        bytes_per_entry(peer, MANY),
+    )
+    return [
+        ("bytes per entry above key and value", mine, 165, f"cachetools.TTLCache {theirs:.0f}"),
+        ("  the same / cachetools.TTLCache", mine / theirs, 0.76, ""),
+        (
+            "  after 300,000 evictions (two ghosts per entry)",
+            turned,
+            float("inf"),
+            "the keys of later entries are older",
+        ),
+    ]
+
+
+class Busy:
+    """A thread that computes; remembers the longest time for which it did not run."""
+
+    def __init__(self) -> None:
+        self.going = True
+        self.longest = 0.0
+        self.since = 0.0
+
+    def run(self) -> None:
+        last = perf_counter()
+        while self.going:
+            now = perf_counter()
+            if self.since and last > self.since:
+                self.longest = max(self.longest, now - last)
+            last = now
+
+
+def mass_expiry(*, share: float) -> tuple[float, float]:
+    """Return how late the last of 100,000 entries left, and the longest stall of the computing main thread, in ms."""
+    cache = CacheManager(max_entries=4 * MANY)
+    ttl = 3.0
+
+    @cache.cached("m:{number}", ttl=600)
+    def keep(number: int) -> int:
+        return number
+
+    @cache.cached("m2:{number}", ttl=ttl)
+    def leave(number: int) -> int:
+        return number
+
+    target = keep if share < 1 else leave
+    for number in range(int(MANY / share) - MANY):
+        keep(number)
+    site = next(site for site in cache._sites if site.function is leave.__wrapped__)
+    local, hot = cache._engine.local, site.store.hot
+    due = monotonic() + ttl
+    with local.lock:
+        for number in range(MANY):
+            local.keep_locked(site.store, number, number, due=due)
+    assert target is not None
+    busy = Busy()
+    busy.since = perf_counter() + (due - monotonic()) - 0.05
+    gone = [0.0]
+
+    def watch() -> None:
+        while hot:
+            time.sleep(0.001)
+        gone[0] = monotonic()
+        time.sleep(0.3)
+        busy.going = False
+
+    threading.Thread(target=watch, daemon=True).start()
+    busy.run()
+    return (gone[0] - due) * 1e3, busy.longest * 1e3
+
+
+def baseline_stall() -> float:
+    """Return the longest stall in ms of a computing thread beside one that sleeps: the machine's own part."""
+    busy = Busy()
+    busy.since = perf_counter()
+    threading.Timer(0.5, lambda: setattr(busy, "going", False)).start()
+    busy.run()
+    return busy.longest * 1e3
+
+
+def expiry_rows() -> list[Row]:
+    rows: list[Row] = []
+    runs = [mass_expiry(share=1.0) for _ in range(3)]
+    noise = statistics.median(baseline_stall() for _ in range(3))
+    rows.append(("100,000 due at once, busy: last one late, ms", statistics.median(late for late, _ in runs), 100, ""))
+    stall = statistics.median(stall for _, stall in runs)
+    rows.append(("100,000 due at once, busy: longest stall, ms", stall, 5, f"without any expiry {noise:.1f}"))
+    for busy, limit in ((False, 10), (True, 20)):
+        late = sorted(lateness(busy=busy))
+        text = f"median {late[len(late) // 2]:.1f}"
+        rows.append(
+            (
+                f"one entry, {'busy' if busy else 'idle'}: served after its end, worst of {len(late)}, ms",
+                late[-1],
+                limit,
+                text,
+            )
+        )
+    return rows
+
+
+def lateness(*, busy: bool) -> list[float]:
+    """Return for how many ms after their end entries were still served."""
+    cache = CacheManager()
+
+    @cache.cached("l:{number}", ttl=0.3)
+    def load(number: int) -> int:
+        return number
+
+    hot = next(iter(cache._sites)).store.hot
+    late = []
+    for number in range(20):
+        end = monotonic() + 0.3
+        load(number)
+        while number in hot:
+            if busy:
+                sum(range(50))
+            else:
+                time.sleep(0.0005)
+        late.append((monotonic() - end) * 1e3)
+    return late
+
+
+def insert_rows() -> list[Row]:
+    rows: list[Row] = []
+    for room in (10_000, MANY):
+        cache = CacheManager(max_entries=room)
+
+        @cache.cached("i:{number}", ttl=600)
+        def load(number: int) -> int:
+            return number
+
+        store, local = next(iter(cache._sites)).store, cache._engine.local
+        for number in range(room):
+            load(number)
+        worst = spent = 0.0
+        gc.collect()
+        for start in range(room, room + 1_000_000, 1000):
+            numbers = range(start, start + 1000)
+            due = monotonic() + 600
+            began, cpu = perf_counter(), time.thread_time()
+            for number in numbers:
+                local.lock.acquire()
+                local.keep_locked(store, number, number, due=due)
+                local.lock.release()
+            spent += time.thread_time() - cpu
+            worst = max(worst, perf_counter() - began)
+        rows.append((f"1,000,000 inserts into room for {room:,}: us of CPU each", spent, 2.5, ""))
+        pause = worst * 1e3 - spent
+        rows.append(
+            ("  the longest of 1,000 batches above the mean, ms", pause, 5, "collector on, other load included")
+        )
+    return rows
+
+
+def start_rows() -> list[Row]:
+    def took(statement: str) -> float:
+        code = f"import asyncio,time;t=time.perf_counter();{statement};print((time.perf_counter()-t)*1e3)"
+        times = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(7)]
+        return min(times)
+
+    cache = CacheManager()
+    spent = []
+    for number in range(200):
+
+        def load(user_id: str, kind: int = 1) -> dict:
+            return {}
+
+        began = time.thread_time()
+        cache.cached(f"d{number}:{{user_id}}")(load)
+        spent.append((time.thread_time() - began) * 1e6)
+    return [
+        ("import isp_perf.cache over asyncio, ms, best of 7", took("import isp_perf.cache"), 15, ""),
+        ("decorating one function, us", statistics.median(spent), 150, ""),
+    ]
+
+
+def main() -> int:
+    rows = memory_rows() + start_rows() + insert_rows() + expiry_rows()
+    print(f"{'':68s}{'figure':>10s}{'limit':>10s}")
+    for name, figure, limit, note in rows:
+        verdict = "ok" if figure <= limit else "OVER"
+        print(f"{name:68s}{figure:10.2f}{limit:10.2f}  {verdict:5s}{note}")
+    return 0 if all(figure <= limit for _, figure, limit, _ in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
