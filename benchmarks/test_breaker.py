@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import gc
 import importlib
+import os
+import signal
 import statistics
 import sys
 import threading
@@ -19,6 +21,7 @@ from datetime import timedelta
 from isp_perf.breaker import (
     CircuitBreaker,
     CircuitConfig,
+    CircuitRegistry,
     CountWindow,
     RejectedError,
     SlowCall,
@@ -28,6 +31,8 @@ from isp_perf.breaker import (
     retry,
     timeout,
 )
+from isp_perf.redis import RedisPool
+from isp_perf.testing import start_redis
 
 NEVER = CircuitConfig(failure_threshold=10**9)
 CALLS = 5_000
@@ -335,6 +340,84 @@ def memory():
     print(f"\nmemory: {each:.0f} bytes per breaker and function (bar 1,100)")
 
 
+def growth():
+    """Bytes that stay after a million rejections and a hundred thousand transitions."""
+    breaker = CircuitBreaker("growth", CircuitConfig(failure_threshold=1, break_duration=3600))
+
+    def reject(times):
+        for _ in range(times):
+            with contextlib.suppress(RejectedError):
+                breaker.call(int)
+
+    def move(times):
+        for _ in range(times):
+            breaker.isolate("bench").release()
+
+    def kept(work, times):
+        work(1000)
+        gc.collect()
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        work(times)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        return grown
+
+    moved = kept(move, 50_000)
+    breaker.permit().failed(OSError())
+    print(f"growth: {kept(reject, 1_000_000)} bytes after 10^6 rejections, {moved} after 10^5 transitions (bar 0)")
+
+
+def spent_calling(protected, number=100_000):
+    """Return the 99th percentile of a call, in nanoseconds."""
+    clock, spent = time.perf_counter_ns, []
+    for _ in range(number):
+        began = clock()
+        protected(1)
+        spent.append(clock() - began)
+    return statistics.quantiles(spent, n=100)[98]
+
+
+def fleet(rounds):
+    """How soon another worker sees a trip, and what a stopped server costs a healthy call."""
+    engine = start_redis({"PATH": os.environ.get("PATH", "")})
+    if engine.url is None:
+        print(f"\nfleet: no Redis ({engine.reason})")
+        return
+    registries = [CircuitRegistry() for _ in range(2)]
+    one, two = (registry.define("bench", CircuitConfig(failure_threshold=1)) for registry in registries)
+    pools = [RedisPool(engine.url) for _ in registries]
+    shared = [registry.share(pool) for registry, pool in zip(registries, pools, strict=True)]
+    while not all(each.connected for each in shared):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    delays = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        one.permit().failed(OSError())
+        while two.state != "open":
+            time.sleep(0.0001)
+        delays.append(time.perf_counter() - began)
+        one.reset()
+        while two.state != "closed":
+            time.sleep(0.0001)
+    median, worst = statistics.median(delays) * 1000, max(delays) * 1000
+    print(f"\nfleet: trip seen by another worker after {median:.1f} ms, at worst {worst:.1f} ms (bar 50)")
+    protected, server = one(fine), pools[0].sync().info("server")["process_id"]
+    up, down = [], []
+    for _ in range(max(3, rounds // 3)):
+        up.append(spent_calling(protected))
+        os.kill(server, signal.SIGSTOP)
+        down.append(spent_calling(protected))
+        os.kill(server, signal.SIGCONT)
+    ratio = statistics.median(down) / statistics.median(up)
+    print(f"fleet: p99 of a healthy call with Redis stopped: {ratio:.2f} x (bar 1.5)")
+    for each in shared:
+        each.close()
+    engine.stop()
+
+
 if __name__ == "__main__":
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     success(number)
@@ -343,3 +426,5 @@ if __name__ == "__main__":
     neighbours(number)
     threads(min(number, 7))
     memory()
+    growth()
+    fleet(number)

@@ -13,10 +13,16 @@ def test_permits_are_numbered_from_one():
     assert [probes.lend(0.0) for _ in range(5)] == [1, 2, 3, 0, 0]
 
 
-def test_answered_probes_use_their_permits_up():
+def test_verdicts_are_told_apart():
+    """The three verdicts are three values."""
+    assert len({UNDECIDED, CLOSE, OPEN}) == 3
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_answered_probes_use_their_permits_up(failed):
     """Whether a probe passed or failed, its permit is not lent again in that round."""
-    probes = Probes(3, 5.0, failure_ratio=1.0)
-    assert probes.settle(probes.lend(0.0), failed=True, slow=False) == UNDECIDED
+    probes = Probes(3, 5.0, failure_ratio=1.0, slow_ratio=1.0)
+    assert probes.settle(probes.lend(0.0), failed=failed, slow=True) == UNDECIDED
     assert [probes.lend(0.0), probes.lend(0.0), probes.lend(0.0)] == [2, 3, 0]
 
 
@@ -60,6 +66,13 @@ def test_round_closes_as_soon_as_it_can_no_longer_open():
     assert verdicts == [UNDECIDED, UNDECIDED, CLOSE]
     probes = Probes(4, 5.0, failure_ratio=0.5, slow_ratio=1.0)
     verdicts = [probes.settle(probes.lend(0.0), failed=False, slow=False) for _ in range(3)]
+    assert verdicts == [UNDECIDED, UNDECIDED, CLOSE]
+
+
+def test_tolerated_failures_count_as_answers():
+    """A failed probe that is tolerated leaves one answer less to wait for."""
+    probes = Probes(4, 5.0, failure_ratio=0.75)
+    verdicts = [probes.settle(probes.lend(0.0), failed=failed, slow=False) for failed in (True, False, False)]
     assert verdicts == [UNDECIDED, UNDECIDED, CLOSE]
 
 

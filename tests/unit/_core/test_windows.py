@@ -41,6 +41,18 @@ def test_count_ring_is_dirty_only_while_it_holds_a_failure():
     assert (window.counted(), window.ok, window.bad) == ((0, 3), 3, 1)
 
 
+def test_count_ring_judges_the_share_from_the_minimum_on():
+    """The share is compared with >=, among the calls seen so far, and judged from the minimum on."""
+    window = CountRing(10, 0.5, 4)
+    succeed(window)
+    succeed(window)
+    assert [window.failed(), window.failed()] == [False, True]
+    for _ in range(3):
+        succeed(window)
+    assert [window.failed(), window.failed()] == [False, False]
+    assert window.failed()
+
+
 def test_time_ring_holds_ten_buckets():
     """A failure counts in its own bucket and the nine after it, to the instant."""
     window = time_ring()
