@@ -125,7 +125,6 @@ def test_the_stream_brings_the_changes(server):
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert "content-encoding" not in answer.headers
         first = _event(answer)
-        assert time.monotonic() - began < 1.0
         assert "/squares/{number}" in first["cards"]["routes"]
         server.get("/squares/1")
         assert any("cells" in _event(answer) for _ in range(8))

@@ -21,6 +21,7 @@ _AGENTS, _CUSTOMERS, _CONVERSATIONS, _PAGES = 40, 1_200, 5_000, 8
 _MIX = {"inbox": 75, "profile": 16, "dashboard": 6, "answer": 3}  # percent
 _SUCCESS = 2  # first digit of the status
 _TIMEOUT = 30.0  # seconds for one answer
+_BODILESS = frozenset({204, 304})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,12 @@ class Request:
     method: str
     path: str
     body: bytes = b""
+    fields: tuple[tuple[str, str], ...] = ()
 
     def encode(self, host: str) -> bytes:
         """Return the bytes on the wire; the codings a browser accepts are accepted."""
         head = f"{self.method} {self.path} HTTP/1.1\r\nHost: {host}\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in self.fields)
         if self.body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n"
         return head.encode() + b"\r\n" + self.body
@@ -104,8 +107,10 @@ async def apply(
     connections: int,
     at_most: float | None = None,
     done: Callable[[], None] | None = None,
+    host: str = "127.0.0.1",
+    tls: bool = False,
 ) -> Outcome:
-    """Send ``requests`` to 127.0.0.1:``port`` over ``connections`` kept-alive connections and measure.
+    """Send ``requests`` to ``host``:``port`` over ``connections`` kept-alive connections and measure.
 
     Each connection has one request under way and takes the next of the plan when it is answered; ``done`` is called
     after each. After ``at_most`` seconds no further request is taken, so those answered are the first of the plan.
@@ -118,11 +123,11 @@ async def apply(
     pending = iter(requests)
     if at_most is not None:
         pending = takewhile(lambda _: perf_counter() - started < at_most, pending)
-    connection = partial(_connection, pending, outcome, done=done or _ignore)
+    line = partial(_Line, host, port, tls=tls)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(connections, len(requests))):
-                group.create_task(connection(port))
+                group.create_task(_connection(pending, outcome, line(), done=done or _ignore))
     except ExceptionGroup as errors:
         raise OSError(f"the service stopped answering: {errors.exceptions[0]!r}") from errors
     outcome.seconds = perf_counter() - started
@@ -133,33 +138,68 @@ def _ignore() -> None:
     """Nobody watches."""
 
 
-async def _connection(pending: Iterator[Request], outcome: Outcome, port: int, *, done: Callable[[], None]) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+class _Line:
+    """One kept-alive connection, opened when it is needed."""
+
+    def __init__(self, host: str, port: int, *, tls: bool) -> None:
+        self._host, self._port, self._tls = host, port, tls
+        self._name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: Request) -> tuple[int, int]:
+        """Send a request and return status and size of its answer."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._host, self._port, ssl=self._tls or None)
+        reader, writer = self._streams
+        writer.write(request.encode(self._name))
+        status, size, last = await _answer(reader, bodiless=request.method == "HEAD")
+        if last:
+            self.close()
+        return status, size
+
+    def close(self) -> None:
+        """Close the connection."""
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            streams[1].close()
+
+
+async def _connection(pending: Iterator[Request], outcome: Outcome, line: _Line, *, done: Callable[[], None]) -> None:
     try:
         for request in pending:
             started = perf_counter()
-            writer.write(request.encode(f"127.0.0.1:{port}"))
             async with asyncio.timeout(_TIMEOUT):
-                status, size = await _answer(reader)
+                status, size = await line.ask(request)
             outcome.latencies.append(perf_counter() - started)
             outcome.bytes_received += size
             outcome.failures += status // 100 != _SUCCESS
             done()
     finally:
-        writer.close()
+        line.close()
 
 
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, int]:
-    """Read one answer to its end and return its status and its size in bytes, head included."""
+async def _answer(reader: asyncio.StreamReader, *, bodiless: bool) -> tuple[int, int, bool]:
+    """Read one answer to its end; return its status, its size in bytes (head included), and whether it was the last."""
     head = await reader.readuntil(b"\r\n\r\n")
     fields = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line)
-    size = len(head)
+    status, size = int(head.split(None, 2)[1]), len(head)
+    last = b"close" in fields.get(b"connection", b"")
+    if bodiless or status in _BODILESS:
+        return status, size, last
     if b"content-length" in fields:
         size += len(await reader.readexactly(int(fields[b"content-length"])))
     elif b"chunked" in fields.get(b"transfer-encoding", b""):
-        chunk = None
-        while chunk != b"\r\n":
-            length = await reader.readuntil(b"\r\n")
-            chunk = await reader.readexactly(int(length, 16) + 2)
-            size += len(length) + len(chunk)
-    return int(head.split(None, 2)[1]), size
+        size += await _chunks(reader)
+    else:
+        size, last = size + len(await reader.read()), True
+    return status, size, last
+
+
+async def _chunks(reader: asyncio.StreamReader) -> int:
+    """Read a chunked body and return its size on the wire."""
+    size, chunk = 0, b""
+    while chunk != b"\r\n":
+        length = await reader.readuntil(b"\r\n")
+        chunk = await reader.readexactly(int(length.split(b";")[0], 16) + 2)
+        size += len(length) + len(chunk)
+    return size
