@@ -34,6 +34,8 @@ __all__ = ["STREAM_LEVELS", "Engine", "Request"]
 STREAM_LEVELS: Final = {"br": 5, "zstd": 3, "gzip": 6, "deflate": 6}
 _PLAIN_VARY: Final = Vary((b"Accept-Encoding",))
 _DICTIONARY_VARY: Final = Vary((b"Accept-Encoding", b"Available-Dictionary"))
+_MOST_SMALL: Final = 4096
+_NONE: Final[frozenset[bytes]] = frozenset()
 _ZEROCOPY: Final = "http.response.zerocopysend"
 _ACCEPT: Final = b"accept-encoding"
 _CONDITIONS = (b"if-none-match", b"if-match")
@@ -51,7 +53,7 @@ class Request:
         engine: the decisions of the middleware.
         plan: what the client accepts.
         reason: why the response stays uncoded, as far as the request tells.
-        digits: a body whose length has fewer digits is too small to be coded; 0 if the client refuses it uncoded.
+        small: lengths, as they are written, that are too small to be coded; none if the client refuses the uncoded body.
         answer: answers in place of the application; ``None`` where the application is asked.
         marks: the tags in the client's condition that we had marked.
         vary: what the response varies by.
@@ -59,13 +61,13 @@ class Request:
         scope: the scope for the application where it differs from the server's.
     """
 
-    __slots__ = ("answer", "digits", "engine", "marks", "plan", "reason", "scope", "use", "vary")
+    __slots__ = ("answer", "engine", "marks", "plan", "reason", "scope", "small", "use", "vary")
 
     def __init__(self, engine: "Engine", plan: Plan) -> None:
         self.engine = engine
         self.plan = plan
         self.reason = plan.reason
-        self.digits = len(str(engine.minimum_size)) if plan.identity_ok else 0
+        self.small = engine.small if plan.identity_ok else _NONE
         self.answer: Answer | None = engine.refuse if engine.refuses and plan.reason == NOT_ACCEPTABLE else None
         self.marks: Marks | None = None
         self.vary = _PLAIN_VARY
@@ -100,6 +102,8 @@ class Engine:
         offload: Offload,
     ) -> None:
         self.minimum_size = minimum_size
+        # One look-up answers what else would be a check for digits, a conversion and two comparisons per response.
+        self.small = frozenset(b"%d" % size for size in range(1, min(minimum_size, _MOST_SMALL)))
         self.encodings = available(encodings)
         self.strong_tags = strong_tags
         self.refuses = refuses

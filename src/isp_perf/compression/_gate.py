@@ -75,16 +75,15 @@ class Gate:
         request, scope = self._request, self._scope
         reason = request.reason
         if reason is None:
-            # Fewer digits than the least length has: surely below it, and cheaper to see than the number.
-            length = found.get(b"content-length", b"0")
-            if len(length) >= request.digits or not length.isdigit() or length[:1] == b"0":
+            if found.get(b"content-length") not in request.small:
                 return None
             reason = "too_small"
         if SCOPE_KEY in scope or ("endpoint" in scope and hasattr(scope["endpoint"], OPT_OUT)):
             return None
         request.engine.skipped[reason] += 1
         head = dict(message)
-        head["headers"] = plain_headers(headers, found.get(b"vary"), request.vary)
+        vary = found.get(b"vary")
+        head["headers"] = [*headers, request.vary.line] if vary is None else plain_headers(headers, vary, request.vary)
         return head
 
     async def finish(self) -> None:
