@@ -2,6 +2,7 @@
 
 from isp_perf._core.query_findings import Finding, Statement
 from isp_perf.errors import NPlusOneError, QueryBudgetError
+from isp_perf.queries._bulk import BulkResult, bulk_delete, bulk_insert, bulk_update, bulk_upsert
 from isp_perf.queries._count import QueryCount, count_queries, query_budget
 from isp_perf.queries._install import BatchingWarning, Installed, install
 from isp_perf.queries._into import preload_into
@@ -14,6 +15,7 @@ from isp_perf.queries._watch import NPlusOneWarning
 
 __all__ = [
     "BatchingWarning",
+    "BulkResult",
     "Finding",
     "Installed",
     "NPlusOneError",
@@ -24,6 +26,10 @@ __all__ = [
     "QueryCount",
     "QueryStats",
     "Statement",
+    "bulk_delete",
+    "bulk_insert",
+    "bulk_update",
+    "bulk_upsert",
     "count_queries",
     "install",
     "preload",

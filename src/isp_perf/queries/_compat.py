@@ -25,36 +25,26 @@ __all__ = [
     "PeerMark",
     "adapted",
     "autoflush",
-    "before_execute_hooks",
     "can_batch",
     "criteria_of",
-    "driver_call",
     "flushes",
     "go_first",
     "handshake",
     "has_pending",
     "in_greenlet",
     "is_flushing",
-    "is_joinable",
-    "is_loading",
     "is_part",
     "is_post_load",
-    "is_translated",
     "lazy_loader",
     "load_relationship",
     "marked",
     "narrowed_to",
-    "options_on",
     "origin_of",
-    "orm_hooks",
     "owner_of",
-    "raw_result",
     "refresh_only",
     "refreshing",
     "result_of",
-    "rows_of",
     "spawned",
-    "statement_key",
     "target_keys",
     "uses_identity",
     "wait_for",
@@ -158,135 +148,6 @@ def owner_of(running: Any) -> int:
     if number is None:
         number = connection[_OWNER] = next(_numbers)
     return number
-
-
-# ---- reading rows past the ORM ---------------------------------------------------------------------------------------
-
-_result_processors = attrgetter("_metadata._processors")
-_bind_processors = attrgetter("_bind_processors")
-
-
-def statement_key(statement: Any) -> tuple[tuple[Any, ...], list[Any]] | None:
-    """Return what makes statements the same but for their values, and the parameters that hold these.
-
-    Returns:
-        ``None`` where SQLAlchemy itself could not tell, or where values are kept in a third place.
-    """
-    found = methodcaller("_generate_cache_key")(statement)
-    if found is None or getattr(found, "params", None):
-        return None
-    return found.key, list(found.bindparams)
-
-
-def options_on(statement: Any) -> tuple[Any, ...]:
-    """Return the options a statement carries, but for the mark of peers, which means nothing."""
-    return tuple(option for option in _options_of(statement) if option is not PEER_MARK)
-
-
-def is_loading(option: Any) -> bool:
-    """Whether an option says how attributes of objects are loaded."""
-    return bool(getattr(option, "_is_strategy_option", False))
-
-
-def is_joinable(statement: Any) -> bool:
-    """Whether to-one joins may be added to a SELECT: it groups nothing, removes no repeats and locks no rows."""
-    clauses = attrgetter("_group_by_clauses", "_having_criteria", "_distinct", "_for_update_arg")(statement)
-    return not any(clauses)
-
-
-def orm_hooks(session: Any) -> tuple[Any, ...]:
-    """Return all that is called before an ORM statement of the session is compiled."""
-    return tuple(session.dispatch.do_orm_execute)
-
-
-def before_execute_hooks(connection: Any) -> tuple[Any, ...]:
-    """Return all that may replace a statement of the connection before it is compiled."""
-    return tuple(connection.dispatch.before_execute)
-
-
-def raw_result(result: Any) -> tuple[Any, tuple[tuple[int, Any], ...], Any] | None:
-    """Return the driver's rows, what turns raw values into Python's, by column, and the execution context.
-
-    Returns:
-        ``None`` if the result comes from somewhere else than a cursor.
-    """
-    raw = getattr(result, "raw", result)
-    strategy = getattr(raw, "cursor_strategy", None)
-    if strategy is None:
-        return None
-    processors = enumerate(_result_processors(raw))
-    rows = strategy.fetchall(raw, raw.cursor)
-    return rows, tuple((index, work) for index, work in processors if work is not None), raw.context
-
-
-def is_translated(compiled: Any) -> bool:
-    """Whether names in a compiled statement are still to be replaced, or its parameters cannot be exchanged."""
-    return bool(compiled is None or compiled.cache_key is None or compiled.schema_translate_map)
-
-
-def driver_call(compiled: Any, extracted: list[Any], values: Any) -> tuple[str, Any]:
-    """Return text and parameters of a compiled statement as its driver takes them.
-
-    Args:
-        compiled: the statement.
-        extracted: parameters in the place of those it was compiled with, in the order of its cache key.
-        values: parameters by name.
-    """
-    found = compiled.construct_params(values, extracted_parameters=extracted, escape_names=False)
-    text, places, processors = compiled.string, compiled.positiontup, _bind_processors(compiled)
-    if compiled.literal_execute_params or compiled.post_compile_params:
-        state = methodcaller("_process_parameters_for_postcompile", found)(compiled)
-        text, places = state.statement, state.positiontup
-        processors = {**processors, **state.processors}
-        found = {**found, **state.additional_parameters}
-    for name in processors.keys() & found.keys():
-        found[name] = processors[name](found[name])
-    if compiled.positional:
-        return text, tuple([found[name] for name in places])
-    return text, _renamed(found, compiled.escaped_bind_names)
-
-
-def _renamed(values: dict[str, Any], names: Any) -> dict[str, Any]:
-    return {names.get(name, name): value for name, value in values.items()} if names else values
-
-
-def rows_of(connection: Any, text: str, parameters: Any, *, part: bool) -> Any:
-    """Execute a statement that is as its driver takes it, and return the driver's rows.
-
-    Where nobody listens to the connection, the driver's cursor is used as it is: the execution context and the result
-    that SQLAlchemy puts around it cost more than a small statement.
-
-    Args:
-        connection: the connection, in a transaction.
-        text: the statement.
-        parameters: its parameters.
-        part: it is a part of a larger whole, and its repetition means nothing.
-    """
-    if not _is_unwatched(connection):
-        result = connection.exec_driver_sql(text, parameters, {"isp_part": True} if part else {})
-        try:
-            return result.cursor.fetchall()
-        finally:
-            result.close()
-    cursor = connection.connection.cursor()
-    try:
-        connection.dialect.do_execute(cursor, text, parameters, None)
-        return cursor.fetchall()
-    except BaseException as error:
-        methodcaller("_handle_dbapi_exception", error, text, parameters, cursor, None)(connection)
-        raise
-    finally:
-        cursor.close()
-
-
-_watchers = attrgetter("_has_events", "engine._has_events", "dialect._has_events", "_echo", "_execution_options")
-_transactions = attrgetter("_transaction", "_nested_transaction")
-
-
-def _is_unwatched(connection: Any) -> bool:
-    """Whether nobody sees a connection's statements, and its transaction takes further ones."""
-    outer, nested = _transactions(connection)
-    return not any(_watchers(connection)) and outer is not None and outer.is_active and (not nested or nested.is_active)
 
 
 # ---- loading one attribute for many objects -------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, scoped_session
 from isp_perf._core.preload_plan import merge, nearest
 from isp_perf.errors import ConfigurationError
 from isp_perf.queries._colours import run
-from isp_perf.queries._compat import is_joinable, is_loading, options_on, statement_key
+from isp_perf.queries._compat_rows import is_joinable, is_loading, options_on, statement_key
 from isp_perf.queries._growth import Draft, Place, grow
 from isp_perf.queries._kinds import Entity, is_select
 from isp_perf.queries._levels import Level, Part, Plain, collector_paused

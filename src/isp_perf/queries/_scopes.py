@@ -110,6 +110,17 @@ class Scope:
             self._gather(mark, context, parameters)
         return mark
 
+    def note(self, text: str, nanoseconds: int) -> None:
+        """Count a statement that is done already and is no question that could be repeated."""
+        entry = self.entries.get(text)
+        if entry is None:
+            entry = self.entries[text] = Entry(text, "write", single=False)
+            entry.site = caller(currentframe())
+        self.count += 1
+        self.nanoseconds += nanoseconds
+        entry.count += 1
+        entry.nanoseconds += nanoseconds
+
     def _hold(self) -> None:
         """Refuse the statement too many, where a limit asks for it."""
         if self.beyond is not None and self.limit is not None and self.count >= self.limit:

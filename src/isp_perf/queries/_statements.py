@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from isp_perf.queries._compat import (
-    autoflush,
+from isp_perf.queries._compat import autoflush
+from isp_perf.queries._compat_rows import (
     before_execute_hooks,
     driver_call,
     is_translated,

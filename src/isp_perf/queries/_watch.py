@@ -21,7 +21,7 @@ from isp_perf.queries._compat import go_first
 from isp_perf.queries._scopes import CURRENT, Mark, Scope, fingerprint_of
 from isp_perf.queries._stats import QueryStats
 
-__all__ = ["LOG", "WATCHES", "Detect", "NPlusOneWarning", "Watch"]
+__all__ = ["LOG", "WATCHES", "Detect", "NPlusOneWarning", "Watch", "noted"]
 
 Detect: TypeAlias = Literal["off", "warn", "raise"]
 
@@ -200,3 +200,12 @@ def _parameters(call: Sequence[Any]) -> Any:
 
 WATCHES: "weakref.WeakSet[Watch]" = weakref.WeakSet()
 """Every engine that is watched now."""
+
+
+def noted(dialect: Any, text: str, nanoseconds: int) -> None:
+    """Count a statement that went to the driver past SQLAlchemy, as COPY does."""
+    for watch in list(WATCHES):
+        scope = CURRENT.get() if watch.engine.dialect is dialect else None
+        while scope is not None:
+            scope.note(text, nanoseconds)
+            scope = scope.outer
