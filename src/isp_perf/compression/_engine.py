@@ -53,7 +53,7 @@ class Request:
         engine: the decisions of the middleware.
         plan: what the client accepts.
         reason: why the response stays uncoded, as far as the request tells.
-        small: lengths, as they are written, that are too small to be coded; none if the client refuses the uncoded body.
+        small: lengths, as written, that are too small to be coded; none if the client refuses the uncoded body.
         answer: answers in place of the application; ``None`` where the application is asked.
         marks: the tags in the client's condition that we had marked.
         vary: what the response varies by.
