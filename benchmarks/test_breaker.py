@@ -340,6 +340,40 @@ def memory():
     print(f"\nmemory: {each:.0f} bytes per breaker and function (bar 1,100)")
 
 
+def probes(rounds=300, number=200):
+    """How many of the threads that arrive together at the end of the break are let through, at most."""
+    breaker = CircuitBreaker("probes", CircuitConfig(failure_threshold=1, break_duration=0.001, probe_timeout=60))
+    begin, over = threading.Barrier(number + 1), threading.Barrier(number + 1)
+    admitted = []
+
+    def arrive():
+        for _ in range(rounds):
+            begin.wait()
+            with contextlib.suppress(RejectedError):
+                admitted.append(breaker.permit())
+            over.wait()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    workers = [threading.Thread(target=arrive) for _ in range(number)]
+    for worker in workers:
+        worker.start()
+    found = []
+    for _ in range(rounds):
+        breaker.permit().failed(OSError())
+        time.sleep(0.002)
+        begin.wait()
+        over.wait()
+        found.append(len(admitted))
+        breaker.reset()
+        while admitted:
+            admitted.pop().ok()
+    for worker in workers:
+        worker.join()
+    sys.setswitchinterval(before)
+    print(f"\nprobes: {min(found)} to {max(found)} of {number} threads in each of {rounds} rounds (bar: exactly 1)")
+
+
 def growth():
     """Bytes that stay after a million rejections and a hundred thousand transitions."""
     breaker = CircuitBreaker("growth", CircuitConfig(failure_threshold=1, break_duration=3600))
@@ -427,4 +461,5 @@ if __name__ == "__main__":
     threads(min(number, 7))
     memory()
     growth()
+    probes()
     fleet(number)

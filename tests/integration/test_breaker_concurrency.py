@@ -91,30 +91,37 @@ def test_no_success_is_lost_around_transitions(frantic):
 
 @pytest.mark.parametrize("probes", [1, 3])
 def test_threads_never_exceed_the_probes(frantic, probes):
-    """Of fifty threads that arrive together at the end of the break, exactly the probes are admitted."""
+    """Of two hundred threads that arrive together at the end of the break, exactly the probes are admitted."""
     clock = ManualClock()
-    breaker = CircuitBreaker(
-        "probes", CircuitConfig(failure_threshold=1, probes=probes, break_duration=30), clock=clock
-    )
-    for _ in range(20):
-        with pytest.raises(OSError):
-            breaker.call(fail)
-        clock.advance(30)
-        barrier = threading.Barrier(50)
-        admitted, rejected = [], []
+    config = CircuitConfig(failure_threshold=1, probes=probes, break_duration=30)
+    breaker = CircuitBreaker("probes", config, clock=clock)
+    begin, over = threading.Barrier(201), threading.Barrier(201)
+    admitted, rejected = [], []
 
-        def arrive(barrier=barrier, admitted=admitted, rejected=rejected):
-            barrier.wait()
+    def arrive():
+        for _ in range(15):
+            begin.wait()
             try:
                 admitted.append(breaker.permit())
             except ProbeLimitError as error:
                 rejected.append(error)
+            over.wait()
 
-        run_threads(50, arrive)
-        assert (len(admitted), len(rejected)) == (probes, 50 - probes)
-        for permit in admitted:
-            permit.ok()
+    threads = [threading.Thread(target=arrive) for _ in range(200)]
+    for thread in threads:
+        thread.start()
+    for _ in range(15):
+        breaker.permit().failed(OSError())
+        clock.advance(30)
+        begin.wait()
+        over.wait()
+        assert (len(admitted), len(rejected)) == (probes, 200 - probes)
+        while admitted:
+            admitted.pop().ok()
+        rejected.clear()
         assert breaker.state == "closed"
+    for thread in threads:
+        thread.join()
 
 
 async def test_ten_thousand_tasks_never_exceed_the_probes():
