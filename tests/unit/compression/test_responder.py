@@ -441,3 +441,47 @@ async def test_what_exceeds_the_budget_runs_in_a_thread(http, big):
         got = await http.serve(http.answer(chunks=chunks), budget=Budget(inline_ms=0))
         assert got.body == big
         assert got.middleware.stats.offloaded == (1 if len(chunks) == 1 else 2)
+
+
+@pytest.mark.parametrize(
+    ("accept", "coding"),
+    [
+        (b"gzip, deflate, br, zstd", "gzip"),
+        (b"br, zstd, deflate", "br"),
+        (b"zstd, deflate", "zstd"),
+        (b"gzip;q=0.5, zstd", "zstd"),
+        (b"gzip;q=0, br", "br"),
+    ],
+)
+@pytest.mark.parametrize("content_type", [b"text/event-stream", b"application/x-ndjson"])
+async def test_streams_of_records_take_the_coding_that_costs_least_while_open(http, accept, coding, content_type):
+    """Among codings liked equally gzip comes first, then brotli, then zstd; what the client likes better still wins."""
+    got = await http.serve(http.answer(content_type=content_type, chunks=[b"data: 1\n\n", b"data: 2\n\n", b""]), accept)
+    assert (got.coding, got.body) == (coding, b"data: 1\n\ndata: 2\n\n")
+
+
+@pytest.mark.parametrize("inline_ms", [0, 1000])
+async def test_the_application_goes_no_faster_than_the_client(http, big, inline_ms):
+    """A message is taken when the one before it has been taken by the server, so nothing piles up in between."""
+    arrived, taken, steps = asyncio.Queue(), asyncio.Semaphore(0), []
+
+    async def app(scope, receive, send):
+        await send({"type": http.START, "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        for i in range(3):
+            await send({"type": http.BODY, "body": big, "more_body": True})
+            steps.append(i)
+        await send({"type": http.BODY})
+
+    async def slow(message):
+        if message["type"] == http.BODY:
+            arrived.put_nowait(message)
+            await taken.acquire()
+
+    middleware = CompressionMiddleware(app, budget=Budget(inline_ms=inline_ms))
+    task = asyncio.ensure_future(http.call(middleware, b"gzip", send=slow))
+    for done in range(4):
+        await arrived.get()
+        assert steps == list(range(done))
+        taken.release()
+    await task
+    assert arrived.empty()
