@@ -123,7 +123,7 @@ class SyncCacheManager:
         return self._manager.stats()
 
     def hot_keys(self, number: int = 10, *, keys: bool = False) -> list[HotKey]:
-        """Return the entries that were read most; see ``CacheManager.hot_keys``."""
+        """Return the ``number`` (>= 1; default 10) entries that were read most; with ``keys``, the keys themselves."""
         return self._manager.hot_keys(number, keys=keys)
 
     def explain(self, key: str) -> Explanation:
@@ -135,7 +135,7 @@ class SyncCacheManager:
         return self._manager.health()
 
     def snapshot(self, path: str | PathLike[str], *, top: int = 1000) -> int:
-        """Write the hottest calls of cached functions to a file; see ``CacheManager.snapshot``."""
+        """Write the ``top`` (>= 1; default 1,000) calls to the file ``path``; see ``CacheManager.snapshot``."""
         return write_hottest(path, Insight(self._engine, self._keys).hottest(whole("top", top)))
 
     def warm_from(

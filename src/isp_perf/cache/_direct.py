@@ -129,6 +129,10 @@ class Direct:
             return _NO_SLOT
         return slot
 
+    def _is_odd(self, value: Any) -> bool:
+        """Return whether ``value`` has to be looked at before it is stored, or needs an exact end."""
+        return value.__class__ not in self._harmless and not (self._harmless and is_harmless(value))
+
     def _call(self, slot: Any, values: tuple[Any, ...]) -> Call:
         return Call(self._site, self._store, slot, native=True, values=values)
 
@@ -142,8 +146,7 @@ class Direct:
         local, store = self._local, self._store
         now = local.clock()
         seconds = now - started
-        simple = value.__class__ in self._harmless or (self._harmless and is_harmless(value))
-        if not simple or flight.filling is not None or not local.plain:
+        if not local.plain or flight.filling is not None or self._is_odd(value):
             flight.seconds = seconds
             return finish(self._engine, self._call(slot, values), flight, value=value)
         lock = local.lock

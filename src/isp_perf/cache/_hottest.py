@@ -69,18 +69,21 @@ def read_calls(path: str | os.PathLike[str], engine: Engine) -> list[Call]:
         ConfigurationError: the file is not one that ``snapshot`` wrote.
         OSError: it cannot be read.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    rows = _rows(Path(path).read_text(encoding="utf-8"), str(path))
+    sites = {site.template: site for site in list(engine.sites) if isinstance(site, Site)}
+    found = [_call(sites.get(template), arguments) for template, arguments in rows]
+    return [call for call in found if call is not None]
+
+
+def _rows(text: str, path: str) -> list[tuple[str, dict[str, Any]]]:
     try:
         content = json.loads(text)
         rows = cast("list[Mapping[str, Any]]", content["calls"] if content["format"] == _FORMAT else None)
-        calls = [(str(row["template"]), {name: _read(each) for name, each in row["arguments"].items()}) for row in rows]
+        return [(str(row["template"]), {name: _read(each) for name, each in row["arguments"].items()}) for row in rows]
     except (ValueError, TypeError, KeyError, LookupError, AttributeError):
         raise ConfigurationError(
-            "path", str(path), "a file that snapshot() wrote", "write one with await manager.snapshot(path)"
+            "path", path, "a file that snapshot() wrote", "write one with await manager.snapshot(path)"
         ) from None
-    sites = {site.template: site for site in list(engine.sites) if isinstance(site, Site)}
-    found = [_call(sites.get(template), arguments) for template, arguments in calls]
-    return [call for call in found if call is not None]
 
 
 def _call(site: Site | None, arguments: dict[str, Any]) -> Call | None:

@@ -171,28 +171,34 @@ class Keys:
 
     def read(self, keys: Iterable[str], policy: CachePolicy, *, tasks: bool) -> Flow:
         """Return the values of those ``keys`` that either level has."""
-        mode = mode_of(self._engine)
-        if mode is not None and mode.memo is None:
+        if bypassing(self._engine):
             return {}
-        memo = {} if mode is None or leading() is not None else mode.memo or {}
-        found: dict[str, Any] = {}
-        missing: list[str] = []
-        local = self._engine.local
-        with local.lock:
-            index = local.index_locked()
-            for key in dict.fromkeys(keys):
-                entry = index.get(key)
-                if key in memo:
-                    found[key] = memo[key][0]
-                    local.counters.retired += 1
-                elif entry is not None and is_fresh(local, entry):
-                    entry.hits += 1
-                    found[key] = handed_out(policy if entry.home.by_key else entry.home.owner.policy, entry.value)
-                else:
-                    missing.append(key)
+        asked = dict.fromkeys(keys)
+        found = self._remembered(asked)
+        with self._engine.local.lock:
+            self._read_locked(found, asked, policy)
+        missing = [key for key in asked if key not in found]
         if missing:
             yield from self._read_remote(found, missing, policy, tasks=tasks)
         return found
+
+    def _remembered(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return what the request scope of the running context has read already."""
+        mode = mode_of(self._engine)
+        if mode is None or mode.memo is None or leading() is not None:
+            return {}
+        return {key: mode.memo[key][0] for key in keys if key in mode.memo}
+
+    def _read_locked(self, found: dict[str, Any], keys: Iterable[str], policy: CachePolicy) -> None:
+        """Add to what was ``found`` what the local level has."""
+        local = self._engine.local
+        local.counters.retired += len(found)
+        index = local.index_locked()
+        for key in keys:
+            entry = index.get(key)
+            if key not in found and entry is not None and is_fresh(local, entry):
+                entry.hits += 1
+                found[key] = handed_out(policy if entry.home.by_key else entry.home.owner.policy, entry.value)
 
     def _read_remote(self, found: dict[str, Any], missing: list[str], policy: CachePolicy, *, tasks: bool) -> Flow:
         calls = [self._reading(key, policy) for key in missing] if self._engine.second is not None else []

@@ -46,6 +46,10 @@ class Lane:
         else:
             self._go_on(self._flow.send, answer)
 
+    def is_at(self, kind: Callable[[Callable[[], Any]], bool]) -> bool:
+        """Return whether the flow waits for a step of this kind."""
+        return self.step is not None and kind(self.step)
+
     def advance(self, stop: Callable[[Callable[[], Any]], bool]) -> None:
         """Take steps until the flow ends, or one is to ``stop`` at."""
         while self.step is not None and not stop(self.step):
@@ -78,19 +82,25 @@ def side_by_side(
     """
     lanes = [Lane(flow) for flow in flows]
     for lane in lanes:
-        lane.advance(lambda step: shared(step) or _waits(step))
-    asking = [lane for lane in lanes if lane.step is not None and shared(lane.step)]
-    if asking:
-        try:
-            answers = together(asking)
-        except _EVERY_OUTCOME as error:
-            answers = [Failure(without_frame(error))] * len(asking)
-        for lane, answer in zip(asking, answers, strict=True):
-            lane.answer(answer)
+        lane.advance(partial(_stops, shared))
+    asking = [lane for lane in lanes if lane.is_at(shared)]
+    for lane, answer in zip(asking, _answers(asking, together), strict=True):
+        lane.answer(answer)
     # Who waits for another thread's load comes last: that thread may be waiting for one of ours.
-    for lane in sorted(lanes, key=lambda lane: lane.step is not None and _waits(lane.step)):
+    for lane in sorted(lanes, key=lambda lane: lane.is_at(_waits)):
         lane.advance(_never)
     return [lane.outcome for lane in lanes]
+
+
+def _stops(shared: Callable[[Callable[[], Any]], bool], step: Callable[[], Any]) -> bool:
+    return shared(step) or _waits(step)
+
+
+def _answers(lanes: list[Lane], together: Callable[[list[Lane]], list[Any]]) -> list[Any]:
+    try:
+        return together(lanes) if lanes else []
+    except _EVERY_OUTCOME as error:
+        return [Failure(without_frame(error))] * len(lanes)
 
 
 class Sets:

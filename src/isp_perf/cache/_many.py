@@ -1,7 +1,7 @@
 """Several calls of one function together: one read of the remote level for all, then the loads side by side."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from isp_perf.cache._flow import insert_locked, local_ttl
 from isp_perf.cache._lanes import side_by_side
 from isp_perf.cache._removal import Removal
 from isp_perf.cache._scope import fetch, mode_of
-from isp_perf.cache._tags import read_tagged, tags_of
+from isp_perf.cache._tags import Versions, read_tagged, tags_of
 
 __all__ = ["Together", "read_remote"]
 
@@ -41,15 +41,13 @@ class Together:
         places: dict[tuple[int, Any], list[int]] = {}
         for place, call in enumerate(calls):
             places.setdefault((id(call.store), call.slot), []).append(place)
-        unique = [calls[same[0]] for same in places.values()]
-        counts = [len(same) for same in places.values()]
-        outcomes = yield from self._answer(unique, counts, tasks=tasks)
-        failure = next((outcome for outcome in outcomes if outcome.__class__ is Failure), None)
-        if failure is not None:
-            return failure
+        same = list(places.values())
+        outcomes = yield from self._answer([calls[each[0]] for each in same], list(map(len, same)), tasks=tasks)
         values: list[Any] = [None] * len(calls)
-        for same, outcome in zip(places.values(), outcomes, strict=True):
-            for place in same:
+        for each, outcome in zip(same, outcomes, strict=True):
+            if outcome.__class__ is Failure:
+                return outcome
+            for place in each:
                 values[place] = handed_out(calls[place].source.policy, outcome)
         return values
 
@@ -62,16 +60,21 @@ class Together:
             found = yield from read_remote(self._engine, self._removal, asked, tasks=tasks)
             for place, outcome in zip(absent, found, strict=True):
                 outcomes[place] = outcome
-                if outcome is not MISSING:
-                    self._count_remote(calls[place], counts[place])
+                self._count_remote(calls[place], counts[place] if outcome is not MISSING else 0)
+        yield from self._load_rest(calls, counts, outcomes, absent={id(calls[place]) for place in absent}, tasks=tasks)
+        return outcomes
+
+    def _load_rest(
+        self, calls: list[Call], counts: list[int], outcomes: list[Any], *, absent: set[int], tasks: bool
+    ) -> Flow:
+        """Fill in what is missing from the loader."""
         rest = [place for place, outcome in enumerate(outcomes) if outcome is MISSING]
         if rest:
             load = self._load_tasks if tasks else self._load_here
-            loaded = yield partial(load, [calls[place] for place in rest], {id(calls[place]) for place in absent})
+            loaded = yield partial(load, [calls[place] for place in rest], absent)
             for place, outcome in zip(rest, loaded, strict=True):
                 outcomes[place] = outcome
                 self._count_joined(calls[place], counts[place] - 1)
-        return outcomes
 
     def _take_local(self, calls: list[Call], counts: list[int], outcomes: list[Any]) -> list[int]:
         """Fill in what the local level has; return the places of what it knows nothing of, and nobody is loading."""
@@ -136,15 +139,23 @@ def read_remote(engine: Engine, removal: Removal, calls: Sequence[Call], *, task
     epoch = removal.epoch
     data: Mapping[str, bytes]
     data, versions = yield from read_tagged(engine.second, engine.ops(tasks=tasks), keys, tags=tags)
-    values: list[Any] = []
-    for call, key in zip(calls, keys, strict=True):
-        result: Any = decoded(engine, call, data[key], versions=versions) if key in data else MISSING
-        values.append(MISSING if result is MISSING else result[0])
-        if result is not MISSING:
-            with engine.local.lock:
-                if epoch == removal.epoch:
-                    _keep_locked(engine, call, result, tags=tags_of(data[key]))
-    return values
+    return [
+        _taken(engine, call, data[key], versions=versions, true=lambda: epoch == removal.epoch)
+        if key in data
+        else MISSING
+        for call, key in zip(calls, keys, strict=True)
+    ]
+
+
+def _taken(engine: Engine, call: Call, data: bytes, *, versions: Versions, true: Callable[[], bool]) -> Any:
+    """Return the value in ``data``, or ``MISSING``; keep it if it is still ``true``."""
+    result: Any = decoded(engine, call, data, versions=versions)
+    if result is MISSING:
+        return MISSING
+    with engine.local.lock:
+        if true():
+            _keep_locked(engine, call, result, tags=tags_of(data))
+    return result[0]
 
 
 def _keep_locked(engine: Engine, call: Call, result: tuple[Any, float], *, tags: frozenset[str]) -> None:
