@@ -1,8 +1,8 @@
 """The pool's own methods for threads: the blocking twin of what ``RedisPool`` offers to asyncio."""
 
+import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import timedelta
-from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Literal
 
 from isp_perf._core.ranges import one_of
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["BlockingPool"]
 
 Key = str | bytes
-
-_draw = SystemRandom().random
 
 
 class BlockingPool:
@@ -87,7 +85,7 @@ class BlockingPool:
         if self._settings.target is None:
             return BulkResult(0, dict.fromkeys(mapping, NotSentError("SET: not sent, no server is configured")))
         together = ttl is None or self._client().supports("MSETEX")
-        result: BulkResult = self._drive(_flow.set_many(mapping, life, draw=_draw, together=together))
+        result: BulkResult = self._drive(_flow.set_many(mapping, life, draw=os.urandom, together=together))
         return result
 
     def delete_many(self, keys: Iterable[Key]) -> int:
@@ -158,6 +156,6 @@ class BlockingPool:
         try:
             commands = next(flow)
             while True:
-                commands = flow.send(run(commands))
+                commands = flow.send(run(list(commands)))
         except StopIteration as end:
             return end.value

@@ -6,8 +6,9 @@ are redis-py's.
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain, islice
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -29,6 +30,7 @@ from isp_perf.redis._state import LoopState, States
 __all__ = ["PipelinedRedis", "Way", "Ways", "decoded", "or_empty", "refused"]
 
 _FAILURES = (*RETRYABLE, ResponseError)
+_PART_ARGUMENTS = 1024
 _MAX_NAMES = 4096  # distinct command names remembered; a program that invents names must not grow without bound
 
 
@@ -85,6 +87,18 @@ _SHAPES: dict[Any, Callable[[Any], Any]] = {
     list: lambda reply: [decoded(part) for part in reply],
     set: lambda reply: {decoded(part) for part in reply},
 }
+
+
+def _parts(commands: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    """Cut commands into parts of about equal length, a long command counting for many short ones."""
+    source = iter(commands)
+    for first in source:
+        yield [first, *islice(source, max(0, _PART_ARGUMENTS // len(first) - 1))]
+
+
+def _has_error(replies: list[Any]) -> bool:
+    """Return whether there is an exception among replies."""
+    return any(issubclass(kind, Exception) for kind in set(map(type, replies)))
 
 
 def or_empty(error: Exception, options: dict[str, Any]) -> Any:
@@ -307,15 +321,35 @@ class PipelinedRedis(Redis):
             raise settled(error) from error
 
     async def ask_many(
-        self, commands: Sequence[tuple[Any, ...]], *, within: float | None = None, idempotent: bool = False
+        self, commands: Iterable[tuple[Any, ...]], *, within: float | None = None, idempotent: bool = False
     ) -> list[Any]:
-        """Send a batch as ``run_raw``; a server that refuses to work just now counts as one that was not reached."""
-        replies = await self.run_raw(commands, within=within, idempotent=idempotent)
+        """Send a batch as ``run_raw``; a server that refuses to work just now counts as one that was not reached.
+
+        A list is packed before anything is sent. Any other iterable is sent while it is drawn, so that the server
+        starts on the first commands while the next are made.
+        """
+        if isinstance(commands, list):
+            replies = await self.run_raw(commands, within=within, idempotent=idempotent)
+        else:
+            replies = await self._run_parts(commands, within=within, idempotent=idempotent)
         return [settled(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+    async def _run_parts(self, commands: Iterable[tuple[Any, ...]], **options: Any) -> list[Any]:
+        sent: list[asyncio.Task[list[Any]]] = []
+        try:
+            for part in _parts(commands):
+                sent.append(asyncio.create_task(self.run_raw(part, **options)))
+                await asyncio.sleep(0)  # it is written now
+            return list(chain.from_iterable([await task for task in sent]))
+        finally:
+            for task in sent:
+                task.cancel()
 
     async def shape_all(self, commands: Sequence[Staged], replies: list[Any]) -> list[Any]:
         """Put raw replies into redis-py's shape, in place; exceptions stay as they are."""
         ways = self._ways
+        if all(ways[name].plain for name in {args[0] for args, _ in commands}) and not _has_error(replies):
+            return replies
         for i, (args, options) in enumerate(commands):
             way, reply = ways[args[0]], replies[i]
             if isinstance(reply, Exception):

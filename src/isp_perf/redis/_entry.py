@@ -1,9 +1,10 @@
 """What waits for replies on a link, and how it learns that none will come."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Batch", "Entry", "LinkLostError", "PushError", "VetoedError"]
+__all__ = ["Batch", "Entry", "LinkLostError", "Part", "PushError", "VetoedError"]
 
 
 class LinkLostError(Exception):
@@ -50,26 +51,54 @@ class Entry(Protocol):
         ...
 
 
-class Batch:
-    """One entry that collects the replies of many commands; errors are collected like values."""
+class Part:
+    """One command of a batch but the last: its reply is appended, in C, and nobody is woken."""
 
-    __slots__ = ("future", "missing", "replies")
+    __slots__ = ("set_exception", "set_result", "whole")
+
+    def __init__(self, whole: "Batch") -> None:
+        self.whole = whole
+        self.set_result: Callable[[Any], None] = whole.replies.append
+        self.set_exception: Callable[[Any], None] = whole.replies.append
+
+    def done(self) -> bool:
+        """Return whether the caller went away, or only the last reply is missing."""
+        return self.whole.missing <= 1 or self.whole.future.done()
+
+
+class Batch:
+    """The last command of a batch, which wakes the caller with all replies; errors are collected like values.
+
+    Args:
+        future: the caller's.
+        size: how many commands the batch has.
+    """
+
+    __slots__ = ("future", "replies", "size")
 
     def __init__(self, future: "asyncio.Future[list[Any]]", size: int) -> None:
         self.future = future
-        self.missing = size
+        self.size = size
         self.replies: list[Any] = []
+
+    @property
+    def entries(self) -> list["Part | Batch"]:
+        """What waits for the replies, one entry for each command."""
+        return [*([Part(self)] * (self.size - 1)), self]
+
+    @property
+    def missing(self) -> int:
+        """How many replies did not come yet."""
+        return self.size - len(self.replies)
 
     def done(self) -> bool:
         """Return whether the caller went away or has everything."""
         return self.future.done()
 
     def set_result(self, value: Any, /) -> None:
-        """Take the next reply; the last one wakes the caller. After that ``InvalidStateError``, as a future does."""
+        """Take the last reply; ``InvalidStateError`` if the caller went away, as a future does."""
         self.replies.append(value)
-        self.missing -= 1
-        if self.missing <= 0:
-            self.future.set_result(self.replies)
+        self.future.set_result(self.replies)
 
     set_exception = set_result
 

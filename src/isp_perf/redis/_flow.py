@@ -4,9 +4,11 @@ Each is a generator that yields batches of commands and is sent their replies, e
 the blocking pool drive it.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 from isp_perf._core.backoff import spread_down
@@ -17,11 +19,13 @@ from isp_perf.redis._stats import BulkResult
 __all__ = ["Flow", "Life", "delete_many", "delete_pattern", "get_many", "milliseconds", "set_arguments", "set_many"]
 
 Key = str | bytes
-Commands = Sequence[tuple[Any, ...]]
+Item = tuple[Key, Any]
+Commands = Iterable[tuple[Any, ...]]
 Flow = Generator[Commands, list[Any], Any]
 
 _CHUNK = 500  # keys per command
 _CHUNK_BYTES = 256 << 10
+_JITTER_STEPS = 64
 _SCAN_COUNT = 1000
 
 
@@ -65,11 +69,9 @@ class Life:
         """Return the life for a public method's arguments."""
         return cls(None if ttl is None else seconds("ttl", ttl), jitter if ttl is not None else 0.0)
 
-    def arguments(self, draw: Callable[[], float]) -> tuple[Any, ...]:
-        """Return the last arguments of a SET command, with a new draw of the jitter."""
-        if self.seconds is None:
-            return ()
-        return ("PX", max(1, round(spread_down(self.seconds, self.jitter, draw() if self.jitter else 0.0) * 1000)))
+    def milliseconds(self, share: float) -> int:
+        """Return a ttl in milliseconds, shorter by the share ``share`` (from 0 to 1) of the jitter."""
+        return max(1, round(spread_down(self.seconds or 0.0, self.jitter, share) * 1000))
 
 
 def _raise_first(replies: list[Any]) -> None:
@@ -95,28 +97,68 @@ def get_many(keys: Iterable[Key]) -> Flow:
     return found
 
 
-def set_many(mapping: Mapping[Key, Any], life: Life, *, draw: Callable[[], float], together: bool) -> Flow:
+def set_many(mapping: Mapping[Key, Any], life: Life, *, draw: Callable[[int], bytes], together: bool) -> Flow:
     """Store every item and report per key.
 
     Args:
         mapping: values by key.
         life: the ttl and its jitter.
-        draw: a random number from [0, 1).
+        draw: that many random bytes.
         together: whether keys with one ttl may share a command (MSET, or MSETEX where the server has it).
     """
     items = list(mapping.items())
-    if together and not life.jitter:
-        groups = _groups(items)
-        commands = [_set_together(group, life) for group in groups]
-    else:
-        groups = [[item] for item in items]
-        commands = [("SET", key, value, *life.arguments(draw)) for key, value in items]
-    replies = (yield commands) if commands else []
+    groups, lives = _groups_with_lives(items, life, draw=draw, together=together)
+    commands = (_store(group, at) for group, at in zip(groups, lives, strict=True))
+    # What can surely be packed is sent while it is made; anything else is packed, and may fail, before it is sent.
+    plain = {type(key) for key in mapping} | set(map(type, mapping.values())) <= {bytes, str, int, float}
+    replies = (yield commands if plain else list(commands)) if items else []
     errors = _errors_by_key(groups, replies)
     return BulkResult(len(items) - len(errors), errors)
 
 
-def _errors_by_key(groups: list[list[tuple[Key, Any]]], replies: list[Any]) -> dict[Key, Exception]:
+def _groups_with_lives(
+    items: list[Item], life: Life, *, draw: Callable[[int], bytes], together: bool
+) -> tuple[list[list[Item]], list[int | None]]:
+    """Return the items of each command and their ttl in milliseconds.
+
+    With jitter, keys that share a command share a ttl: each is assigned at random to one of 64 steps of the jitter.
+    """
+    if not together:
+        lives = _lives(life, len(items), draw)
+        return [[item] for item in items], lives
+    steps = [items] if not life.jitter else _scattered(items, draw)
+    groups: list[list[Item]] = []
+    group_lives: list[int | None] = []
+    for step, ttl in zip(steps, _lives(life, len(steps), draw), strict=True):
+        cut = _groups(step)
+        groups += cut
+        group_lives += [ttl] * len(cut)
+    return groups, group_lives
+
+
+def _lives(life: Life, count: int, draw: Callable[[int], bytes]) -> list[int | None]:
+    """Return so many ttls in milliseconds, each with a draw of the jitter."""
+    if life.seconds is None or not life.jitter:
+        return [None if life.seconds is None else life.milliseconds(0.0)] * count
+    return [life.milliseconds(number / (1 << 32)) for number in array("I", draw(4 * count))]
+
+
+def _scattered(items: list[Item], draw: Callable[[int], bytes]) -> list[list[Item]]:
+    steps: list[list[Item]] = [[] for _ in range(_JITTER_STEPS)]
+    for item, byte in zip(items, draw(len(items)), strict=True):
+        steps[byte % _JITTER_STEPS].append(item)
+    return [step for step in steps if step]
+
+
+def _store(group: list[Item], ttl: int | None) -> tuple[Any, ...]:
+    """Return the command that stores a group of items with one ttl."""
+    if len(group) == 1:
+        return ("SET", *group[0]) if ttl is None else ("SET", *group[0], "PX", ttl)
+    flat = chain.from_iterable(group)
+    return ("MSET", *flat) if ttl is None else ("MSETEX", len(group), *flat, "PX", ttl)
+
+
+def _errors_by_key(groups: list[list[Item]], replies: list[Any]) -> dict[Key, Exception]:
     errors: dict[Key, Exception] = {}
     for group, reply in zip(groups, replies, strict=True):
         if isinstance(reply, Exception):
@@ -124,26 +166,30 @@ def _errors_by_key(groups: list[list[tuple[Key, Any]]], replies: list[Any]) -> d
     return errors
 
 
-def _set_together(group: list[tuple[Key, Any]], life: Life) -> tuple[Any, ...]:
-    """Return the command that stores a group: MSET, or MSETEX with the ttl all of it shares."""
-    flat = [part for item in group for part in item]
-    if life.seconds is None:
-        return ("MSET", *flat)
-    return ("MSETEX", len(group), *flat, "PX", milliseconds(life.seconds))
-
-
-def _groups(items: list[tuple[Key, Any]]) -> list[list[tuple[Key, Any]]]:
+def _groups(items: list[Item]) -> list[list[Item]]:
     """Cut items into groups that are small enough for one command."""
-    groups: list[list[tuple[Key, Any]]] = []
-    size = _CHUNK_BYTES + 1
+    groups: list[list[Item]] = []
+    for start in range(0, len(items), _CHUNK):
+        chunk = items[start : start + _CHUNK]
+        if sum([len(value) for _, value in chunk if isinstance(value, bytes | str)]) <= _CHUNK_BYTES:
+            groups.append(chunk)
+        else:
+            groups += _small_groups(chunk)
+    return groups
+
+
+def _small_groups(items: list[Item]) -> Iterator[list[Item]]:
+    """Yield groups whose values are not too long together; a longer value is a group of its own."""
+    group: list[Item] = []
+    size = 0
     for item in items:
         length = len(item[1]) if isinstance(item[1], bytes | str) else 0
-        if size + length > _CHUNK_BYTES or len(groups[-1]) >= _CHUNK:
-            groups.append([])
-            size = 0
-        groups[-1].append(item)
+        if group and size + length > _CHUNK_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(item)
         size += length
-    return groups
+    yield group
 
 
 def delete_many(keys: Iterable[Key]) -> Flow:

@@ -317,6 +317,8 @@ class Lane:
     def _judge(self, replies: list[Any], describe: Describe, *, deadline: float, last: bool) -> list[int]:
         """Put what it means in the place of each failure, and return the positions that are to be repeated."""
         again: list[int] = []
+        if not any(issubclass(kind, RETRYABLE) for kind in set(map(type, replies))):
+            return again
         for i, reply in enumerate(replies):
             if isinstance(reply, RETRYABLE):
                 verdict = self._verdict(reply, describe(i), deadline=deadline, last=last)

@@ -163,10 +163,14 @@ class Link(asyncio.BufferedProtocol):
             self._make_room(len(data))
         if self.held is not None:
             self.held()
-        self._out.extend(data)
-        self._out_entries.extend([Batch(future, len(data))] * len(data))
+        entries: list[Any] = Batch(future, len(data)).entries
         if not self._scheduled:
-            self._flush()
+            self._lone = 0
+            if self._admitted(entries):
+                self._write_all(data, entries)
+            return future
+        self._out.extend(data)
+        self._out_entries.extend(entries)
         return future
 
     def _make_room(self, entries: int) -> None:
@@ -211,7 +215,7 @@ class Link(asyncio.BufferedProtocol):
         if entries and not self.closed and self._admitted(entries):
             self._write_all(out, entries)
 
-    def _write_all(self, out: list[bytes], entries: list[Entry]) -> None:
+    def _write_all(self, out: Sequence[bytes], entries: list[Entry]) -> None:
         """Write entries, as far as the in-flight limit and the transport allow, and keep the rest."""
         if self._backlog or self._paused or self._limit - len(self.pending) < len(entries):
             self._backlog.extend(zip(out, entries, strict=True))
@@ -221,7 +225,7 @@ class Link(asyncio.BufferedProtocol):
         else:
             self._write_chunks(out, entries)
 
-    def _write_chunks(self, out: list[bytes], entries: list[Entry]) -> None:
+    def _write_chunks(self, out: Sequence[bytes], entries: list[Entry]) -> None:
         for start in range(0, len(entries), _CHUNK):
             if self._paused:
                 self._backlog.extend(zip(out[start:], entries[start:], strict=True))
@@ -236,7 +240,7 @@ class Link(asyncio.BufferedProtocol):
             out = [data for data, entry in zip(out, entries, strict=True) if not entry.done()]
         return out, living
 
-    def _write(self, out: list[bytes], entries: list[Entry]) -> None:
+    def _write(self, out: Sequence[bytes], entries: list[Entry]) -> None:
         data = b"".join(out)
         self.pending.extend(entries)
         self.stats.count_batch(len(entries), len(data))

@@ -75,7 +75,7 @@ class LinkPipeline(Pipeline):
 
     def _shareable(self, stack: list[Any]) -> bool:
         """Return whether a shared link may carry every command; each is looked at, so that a refused one raises."""
-        verdicts = [self._client.shareable(args[0]) for args, _ in stack]
+        verdicts = [self._client.shareable(name) for name in {args[0] for args, _ in stack}]
         return all(verdicts)
 
     async def _execute_alone(self, *, raise_on_error: bool) -> list[Any]:

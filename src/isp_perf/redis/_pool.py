@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
-from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakSet
 
@@ -34,8 +33,6 @@ Key = str | bytes
 
 pools: WeakSet["RedisPool"] = WeakSet()
 """Every pool alive, for metrics."""
-
-_draw = SystemRandom().random
 
 
 class RedisPool:
@@ -262,7 +259,7 @@ class RedisPool:
         if self.settings.target is None:
             return BulkResult(0, dict.fromkeys(mapping, NotSentError("SET: not sent, no server is configured")))
         together = ttl is None or await self.client().supports("MSETEX")
-        flow = _flow.set_many(mapping, life, draw=_draw, together=together)
+        flow = _flow.set_many(mapping, life, draw=os.urandom, together=together)
         result: BulkResult = await self._drive(flow, idempotent=idempotent)
         return result
 

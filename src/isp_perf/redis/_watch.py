@@ -11,9 +11,9 @@ when something of it was not, in time or at all.
 import asyncio
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from isp_perf.redis._entry import Entry, LinkLostError
+from isp_perf.redis._entry import Batch, Entry, LinkLostError, Part
 from isp_perf.typing import Guard
 
 __all__ = ["Watch", "Watched"]
@@ -133,14 +133,15 @@ class Watch:
             self._arm(self._marks[0][0] + self._timeout)
 
     def _expire(self, before: float, kind: str) -> None:
-        unsent: Counter[Any] = Counter(id(entry) for entry in self._link.unsent())
+        unsent: Counter[int] = Counter(id(_whole(entry)) for entry in self._link.unsent())
         while self._marks and self._marks[0][0] <= before:
             since, entries = self._marks.popleft()
             if self._guard is not None:
                 self._guard.failure(TimeoutError("no answer in time"))
             for entry in entries:
                 # Of a batch the written part is answered first, so the unsent part is the last to be missing.
-                waiting = unsent[id(entry)] >= getattr(entry, "missing", 1)
+                whole = _whole(entry)
+                waiting = unsent[id(whole)] >= (whole.missing if isinstance(whole, Batch) else 1)
                 reason = "queue" if waiting else kind
                 self._link.end(entry, LinkLostError(written=not waiting, since=since, timeout=reason))
 
@@ -148,3 +149,8 @@ class Watch:
 def _ended(entries: Sequence[Entry]) -> bool:
     """Return whether nobody waits for a write any more; the last entry is asked first, for it is answered last."""
     return entries[-1].done() and all(entry.done() for entry in entries)
+
+
+def _whole(entry: Entry) -> Entry:
+    """Return the batch an entry is a part of, or the entry itself."""
+    return entry.whole if isinstance(entry, Part) else entry

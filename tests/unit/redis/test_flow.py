@@ -1,5 +1,7 @@
 """The bulk operations as flows: what they send, and what they make of the answers."""
 
+import os
+
 import pytest
 
 from isp_perf.errors import ConfigurationError, NotSentError
@@ -13,7 +15,7 @@ def drive(flow, answer):
         commands = next(flow)
         while True:
             sent.append(list(commands))
-            commands = flow.send([answer(args) for args in commands])
+            commands = flow.send([answer(args) for args in sent[-1]])
     except StopIteration as end:
         return end.value, sent
 
@@ -63,7 +65,7 @@ def test_keys_with_one_ttl_share_commands_where_the_server_can():
     assert result.stored == 500
     assert set(result.errors) == {f"k{i}" for i in range(500, 600)}
     flow = _flow.set_many({"a": b"1"}, _flow.Life(None, 0.0), draw=None, together=True)
-    assert drive(flow, lambda _args: True)[1] == [[("MSET", "a", b"1")]]
+    assert drive(flow, lambda _args: True)[1] == [[("SET", "a", b"1")]]
 
 
 def test_large_values_make_smaller_commands():
@@ -73,12 +75,38 @@ def test_large_values_make_smaller_commands():
     assert len(drive(flow, lambda _args: True)[1][0]) == 3
 
 
-def test_jitter_takes_off_up_to_its_share():
-    """The ttl is spread downwards by the share that was asked for, so each key has a command of its own."""
-    flow = _flow.set_many({"a": b"1"}, _flow.Life.of(10, 0.5), draw=lambda: 0.5, together=True)
-    assert drive(flow, lambda _args: True)[1] == [[("SET", "a", b"1", "PX", 7500)]]
+def half(count):
+    """Random bytes that are all 128: the middle of every range."""
+    return b"\x80" * count
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_jitter_takes_off_up_to_its_share(together):
+    """The ttl is spread downwards by the share that was asked for."""
+    flow = _flow.set_many({"a": b"1"}, _flow.Life.of(10, 0.5), draw=half, together=together)
+    ((command,),) = drive(flow, lambda _args: True)[1]
+    assert command == ("SET", "a", b"1", "PX", 7490)
     with pytest.raises(ConfigurationError):
         _flow.Life.of(10, 1.5)
+
+
+def test_keys_that_share_a_command_share_a_step_of_the_jitter():
+    """Ten thousand keys need about 64 commands, whose ttls are spread over the whole share, and none is left out."""
+    items = {f"k{i}": b"x" for i in range(10_000)}
+    flow = _flow.set_many(items, _flow.Life.of(10, 0.5), draw=os.urandom, together=True)
+    result, (sent,) = drive(flow, lambda _args: 1)
+    assert result.stored == 10_000
+    assert 60 <= len(sent) <= 68
+    assert {key for args in sent for key in args[2:-2:2]} == set(items)
+    lives = [args[-1] for args in sent]
+    assert 5_000 <= min(lives) < 6_500 < 8_500 < max(lives) <= 10_000
+
+
+def test_what_might_not_be_packed_is_packed_before_anything_is_sent():
+    """Commands of plain values are made while they are sent; others are handed over complete."""
+    life = _flow.Life(None, 0.0)
+    assert not isinstance(next(_flow.set_many({"a": b"1"}, life, draw=None, together=True)), list)
+    assert isinstance(next(_flow.set_many({"a": object()}, life, draw=None, together=True)), list)
 
 
 @pytest.mark.parametrize("ttl", [0, -1, float("inf"), "5", True])
