@@ -37,8 +37,30 @@ _FUNCTION_SECONDS = Spec(
     "isp_cache_function_load_seconds_total", "counter", "Time spent in the loads of a cached function.", _FUNCTION
 )
 _HIT_RATIO = Spec("isp_cache_hit_ratio", "gauge", "Hits over reads since the start (0-1).", ("cache",))
-_SAVED = Spec("isp_cache_saved_seconds", "gauge", "Hits times the mean time of a load: the time not spent.", ("cache",))
-DERIVED = (_HIT_RATIO, _SAVED)
+_SAVED = Spec(
+    "isp_cache_saved_seconds",
+    "gauge",
+    "Hits times the mean time of a load, summed over the functions: the time not spent.",
+    ("cache",),
+)
+_MISSES = Spec("isp_cache_misses_total", "counter", "Misses of a cache by their reason.", ("cache", "reason"))
+_STALE = Spec("isp_cache_stale_hits_total", "counter", "Reads answered with a value past its ttl.", ("cache",))
+_WEIGHT = Spec("isp_cache_weight_bytes", "gauge", "Bytes that the local entries stand for, if counted.", ("cache",))
+_HALF = Spec(
+    "isp_cache_half_size_hit_ratio",
+    "gauge",
+    "Estimated hit ratio with half the room in the local level (0-1).",
+    ("cache",),
+    merge="mean",
+)
+_DOUBLE = Spec(
+    "isp_cache_double_size_hit_ratio",
+    "gauge",
+    "Estimated hit ratio with twice the room in the local level (0-1).",
+    ("cache",),
+    merge="mean",
+)
+DERIVED = (_HIT_RATIO,)
 
 
 def _read(manager: "CacheManager", readings: Readings) -> None:
@@ -55,6 +77,14 @@ def _read(manager: "CacheManager", readings: Readings) -> None:
     readings.add(_INVALIDATIONS, stats.invalidations, name)
     readings.add(_REMOTE_ERRORS, stats.remote_errors, name)
     readings.add(_ENTRIES, stats.l1_size, name)
+    readings.add(_SAVED, stats.seconds_saved, name)
+    readings.add(_STALE, stats.stale_hits, name)
+    readings.add(_WEIGHT, stats.l1_weight_bytes, name)
+    for reason, number in stats.misses_by.items():
+        readings.add(_MISSES, number, name, reason)
+    for spec, ratio in ((_HALF, stats.half_size_hit_ratio), (_DOUBLE, stats.double_size_hit_ratio)):
+        if ratio is not None:
+            readings.add(spec, ratio, name)
     for key, own in manager.functions().items():
         readings.add(_FUNCTION_GETS, own.hits, name, key, "hit")
         readings.add(_FUNCTION_GETS, own.misses, name, key, "miss")
@@ -75,6 +105,12 @@ CACHE = Feature(
         _INVALIDATIONS,
         _REMOTE_ERRORS,
         _ENTRIES,
+        _SAVED,
+        _STALE,
+        _WEIGHT,
+        _MISSES,
+        _HALF,
+        _DOUBLE,
         _FUNCTION_GETS,
         _FUNCTION_LOADS,
         _FUNCTION_SECONDS,
@@ -83,7 +119,7 @@ CACHE = Feature(
 
 
 def derive(snapshot: Snapshot) -> Iterable[Column]:
-    """Return hit ratio and saved time per cache, from the totals over workers."""
+    """Return the hit ratio per cache, from the totals over workers."""
     hits: dict[str, float] = {}
     reads: dict[str, float] = {}
     gets = snapshot.get(_GETS.name)
@@ -92,16 +128,4 @@ def derive(snapshot: Snapshot) -> Iterable[Column]:
         hits[cache] = hits.get(cache, 0) + (value if result == "hit" else 0)
     names = sorted(reads)
     keys: list[Key] = [(name,) for name in names]
-    seconds = _by_cache(snapshot, _LOAD_SECONDS)
-    loads = _by_cache(snapshot, _LOADS)
     yield Column(_HIT_RATIO, keys, [hits[name] / reads[name] if reads[name] else math.nan for name in names])
-    yield Column(
-        _SAVED,
-        keys,
-        [hits[name] * seconds.get(name, 0.0) / loads[name] if loads.get(name) else 0.0 for name in names],
-    )
-
-
-def _by_cache(snapshot: Snapshot, spec: Spec) -> dict[str, float]:
-    column = snapshot.get(spec.name)
-    return column.grouped("cache") if column.keys else {}

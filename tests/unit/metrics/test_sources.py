@@ -66,7 +66,12 @@ async def test_a_cache_tells_hits_misses_and_entries():
     assert family("isp_cache_loads_total")["sources-test", "ok"] == 2
     assert family("isp_cache_entries")["sources-test",] == 2
     assert family("isp_cache_hit_ratio")["sources-test",] == 0.5
-    assert family("isp_cache_saved_seconds")["sources-test",] >= 0
+    assert family("isp_cache_saved_seconds")["sources-test",] == manager.stats().seconds_saved >= 0
+    assert family("isp_cache_misses_total")["sources-test", "absent"] == 2
+    assert family("isp_cache_stale_hits_total")["sources-test",] == 0
+    assert family("isp_cache_weight_bytes")["sources-test",] == 0
+    assert family("isp_cache_half_size_hit_ratio")["sources-test",] == 0.5
+    assert family("isp_cache_double_size_hit_ratio")["sources-test",] == 0.5
     functions = family("isp_cache_function_gets_total")
     assert functions["sources-test", "square:{number}", "hit"] == 2
     assert functions["sources-test", "square:{number}", "miss"] == 2
