@@ -137,6 +137,10 @@ def _redis(picture: Picture, redis: Picture) -> Iterator[Advice]:
     if redis["status"] == "disabled" and workers > 1 and picture["caches"]:
         evidence = f"{workers} workers, each with a cache of its own"
         yield Advice("redis", "Redis", evidence, "set REDIS_URL: one load serves all, and invalidation reaches all")
+    yield from _redis_limits(figures)
+
+
+def _redis_limits(figures: Picture) -> Iterator[Advice]:
     if figures["queued"] > _QUEUE:
         evidence = f"{count(figures['queued'])} commands wait to be sent, ping {duration(figures['ping_seconds'])}"
         yield Advice("redis", "Redis", evidence, "the server or the network is the limit: look at its slow log")

@@ -105,7 +105,7 @@ class _Load:
             requests_per_second=outcome.rate,
             p50_seconds=outcome.quantile(0.50),
             p99_seconds=outcome.quantile(0.99),
-            database_queries=service.get("/health")["queries"],
+            database_queries=service.get("/queries")["sent"],
             bytes_received=outcome.bytes_received,
             hit_ratio=hits / gets if gets else None,
             failures=outcome.failures,
@@ -121,8 +121,8 @@ class _Load:
 
 def _counted(service: Service) -> tuple[int, int]:
     """Return hits and gets of the service's cache so far."""
-    stats = service.get("/cache/stats")["cache_stats"]
-    return stats.get("hits", 0), stats.get("hits", 0) + stats.get("misses", 0)
+    stats = service.get("/cache/stats").get("cache_stats", {"hits": 0, "misses": 0})
+    return stats["hits"], stats["hits"] + stats["misses"]
 
 
 def _prepare(

@@ -89,21 +89,30 @@ def _of_service(samples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         lines({name: _points(samples, key, factor=factor) for name, key in series.items()}, title=title, unit=unit)
         for title, unit, series, factor in _PLOTS
     ]
+    draft = draw({**last, "own": {}}, {})
+    cards = [card for name, card in draft.cards.items() if name not in {"now", "own"}]
+    return {
+        "Over time": "".join(plots),
+        **_of_routes(last),
+        **_of_keys(last),
+        **{f"card {number}": card for number, card in enumerate(cards)},
+    }
+
+
+def _of_routes(last: Mapping[str, Any]) -> dict[str, str]:
     routes = [
         (plain(f"{row['method']} {row['route']}"), float(row["requests"]), count(row["requests"]))
         for row in last["routes"][:_BARS]
     ]
+    return {"Requests by route, since the start": bars(routes, title="Requests by route")} if routes else {}
+
+
+def _of_keys(last: Mapping[str, Any]) -> dict[str, str]:
     keys = [
-        (plain(row["key"]), row["saved_seconds"], duration(row["saved_seconds"])) for row in last["hot_keys"][:_BARS]
+        (plain(row["key"]), float(row["saved_seconds"]), duration(row["saved_seconds"]))
+        for row in last["hot_keys"][:_BARS]
     ]
-    sections = {"Over time": "".join(plots)}
-    if routes:
-        sections["Requests by route, since the start"] = bars(routes, title="Requests by route")
-    if keys:
-        sections["Time saved by cached function"] = bars(keys, title="Time saved")
-    draft = draw({**last, "own": {}}, {})
-    cards = [draft.cards[name] for name in draft.cards if name not in {"now", "own"}]
-    return sections | {f"card {number}": card for number, card in enumerate(cards)}
+    return {"Time saved by cached function": bars(keys, title="Time saved")} if keys else {}
 
 
 def _points(samples: Sequence[Mapping[str, Any]], key: str, *, factor: float) -> list[tuple[float, float]]:

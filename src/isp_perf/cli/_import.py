@@ -23,14 +23,18 @@ def load_attribute(name: str, folder: Path) -> Any:
     path = str(folder.resolve())
     if path not in sys.path:
         sys.path.insert(0, path)
+    module = _imported(module_name, name)
     try:
-        module = import_module(module_name)
+        return reduce(getattr, attribute.split("."), module)
+    except AttributeError:
+        raise ConfigurationError("MODULE:NAME", name, f"{module_name} has no {attribute}", "check the name") from None
+
+
+def _imported(module: str, name: str) -> Any:
+    try:
+        return import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigurationError("MODULE:NAME", name, f"there is no module {error.name}", "give --app-dir") from error
     except Exception as error:
         kind = type(error).__name__
         raise ConfigurationError("MODULE:NAME", name, f"the import raised {kind}: {error}", "run it by hand") from error
-    try:
-        return reduce(getattr, attribute.split("."), module)
-    except AttributeError:
-        raise ConfigurationError("MODULE:NAME", name, f"{module_name} has no {attribute}", "check the name") from None

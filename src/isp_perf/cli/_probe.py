@@ -20,6 +20,7 @@ _REPEATS: Final = 4
 _TIMEOUT: Final = 30.0  # seconds for one answer
 _WRAPPERS: Final = ("app", "_app")
 _DEEPEST: Final = 20
+_NO_PAGES: Final = ("/openapi", "/docs", "/redoc")
 
 
 @dataclass(slots=True)
@@ -53,17 +54,25 @@ class Probe:
 
 def pages_of(app: Any) -> list[str]:
     """Return the paths of an application's GET routes that have no parameter, in Starlette's and FastAPI's way."""
-    found: dict[str, None] = {}
+    routes = [route for layer in _layers(app) for route in getattr(layer, "routes", None) or ()]
+    return list(dict.fromkeys(filter(None, map(_page_of, routes))))
+
+
+def _page_of(route: Any) -> str:
+    """Return the path of a route that can be asked for as it is, else an empty one."""
+    path: str = getattr(route, "path", "")
+    asked = "GET" in (getattr(route, "methods", None) or ())
+    return path if asked and "{" not in path and not path.startswith(_NO_PAGES) else ""
+
+
+def _layers(app: Any) -> Iterator[Any]:
+    """Yield an application and what it is wrapped around, from the outside in."""
     for _ in range(_DEEPEST):
-        for route in getattr(app, "routes", None) or ():
-            path, methods = getattr(route, "path", ""), getattr(route, "methods", None) or ()
-            if path and "{" not in path and "GET" in methods:
-                found[path] = None
-        inner = next((getattr(app, name) for name in _WRAPPERS if getattr(app, name, None) is not None), None)
-        if inner is None:
-            break
-        app = inner
-    return [path for path in found if not path.startswith(("/openapi", "/docs", "/redoc"))]
+        yield app
+        inside = [getattr(app, name, None) for name in _WRAPPERS]
+        app = next((inner for inner in inside if inner is not None), None)
+        if app is None:
+            return
 
 
 async def probe(app: ASGIApp, paths: Iterable[str]) -> list[Probe]:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
@@ -116,7 +117,7 @@ class Service:
         deadline = time.monotonic() + _START_TIMEOUT
         while self._warden.alive and time.monotonic() < deadline:
             try:
-                self.get("/health")
+                self.get("/queries")
             except OSError:
                 time.sleep(0.05)
             else:
@@ -130,11 +131,13 @@ class Service:
         return self._warden.alive
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return the JSON object that ``path`` answers with."""
+        """Return the JSON object that ``path`` answers with; an empty one if there is no such page."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", path)
-            return dict(json.loads(connection.getresponse().read()))
+            answer = connection.getresponse()
+            body = answer.read()
+            return {} if answer.status == HTTPStatus.NOT_FOUND else dict(json.loads(body))
         finally:
             connection.close()
 

@@ -113,14 +113,16 @@ class OpsApp:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        path = route_path(scope)
+        await self._request(route_path(scope), scope, receive, send=send)
+
+    async def _request(self, path: str, scope: Scope, receive: Receive, *, send: Send) -> None:
         scope["isp_perf.route"] = path if path in PATHS else "__unmatched__"
         if path not in _OPEN and self._auth is not None and not await self._auth(scope):
             await _json(scope, send, 403, body={"detail": "not allowed"})
         elif path == "/metrics":
             await self._metrics(scope, receive, send)
-        elif path == _DASHBOARD and scope["method"] in _READ and (kind := wanted(scope)) != "json":
-            await self._show(kind, scope, receive, send=send)
+        elif (form := _form(path, scope)) != "json":
+            await self._show(form, scope, receive, send=send)
         else:
             await self._answer(path, scope, send)
 
@@ -230,6 +232,11 @@ PATHS: Final = (*_ENDPOINTS, "/metrics")
 _DASHBOARD: Final = "/performance/dashboard"
 _READ: Final = frozenset({"GET", "HEAD"})
 _OPEN: Final = frozenset({"/health/live", "/health/ready"})
+
+
+def _form(path: str, scope: Scope) -> str:
+    """Return the form of the answer: ``json``, and for the dashboard also ``page`` or ``stream``."""
+    return wanted(scope) if path == _DASHBOARD and scope["method"] in _READ else "json"
 
 
 def _reach(scope: Scope) -> Reach:

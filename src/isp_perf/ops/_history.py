@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from isp_perf.metrics._group import start_time
 from isp_perf.metrics._snapshot import Snapshot
-from isp_perf.ops._picture import savings
+from isp_perf.ops._picture import recent_hit_ratio, savings
 from isp_perf.ops._svg import trace
 
 __all__ = ["Checkpoints", "History", "Today", "started_at"]
@@ -53,16 +53,13 @@ class History:
             return self._paths
         self._last = at
         requests = picture["requests"]
-        reads = [(row["reads_per_second"] or 0.0, row["recent_hit_ratio"]) for row in picture["caches"]]
-        read = sum(rate for rate, ratio in reads if ratio is not None)
-        hits = sum(rate * ratio for rate, ratio in reads if ratio is not None)
-        values = (
+        figures = (
             requests["per_second"],
             requests["error_ratio"],
             requests["p99_seconds"],
-            hits / read if read else None,
+            recent_hit_ratio(picture),
         )
-        for name, value in zip(_LINES, values, strict=True):
+        for name, value in zip(_LINES, figures, strict=True):
             if value is not None:
                 self._points[name].append((at, value))
         self._first = min(self._first, at)

@@ -80,10 +80,12 @@ class Frame:
 def _changes(old: Draft, new: Draft) -> dict[str, Any]:
     """Return cards whose rows changed, and the figures that changed in the others."""
     cards = {name: html for name, html in new.cards.items() if new.shapes[name] != old.shapes.get(name, ...)}
-    cells = {ident: text for ident, text in new.cells.items() if old.cells.get(ident) != text}
-    paths = {name: path for name, path in new.paths.items() if old.paths.get(name) != path}
-    news = {"cards": cards, "cells": cells, "paths": paths}
+    news = {"cards": cards, "cells": _newer(old.cells, new.cells), "paths": _newer(old.paths, new.paths)}
     return {name: changed for name, changed in news.items() if changed}
+
+
+def _newer(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in new.items() if old.get(name) != text}
 
 
 class Live:

@@ -4,6 +4,7 @@ Style and script are constants, so the content security policy names them by the
 page serves everybody who asks while it is new.
 """
 
+import sys
 from base64 import b64encode
 from collections.abc import Mapping
 from functools import cache
@@ -12,10 +13,9 @@ from html import escape
 from importlib.resources import files
 from typing import Final
 
-from isp_perf import __version__
-
 __all__ = ["asset", "html_page", "page_headers"]
 
+_VERSION: str = sys.modules["isp_perf"].__version__  # loaded before any of its rooms, which must not import it
 _CARDS: Final = (
     "now",
     "saved",
@@ -91,7 +91,7 @@ def html_page(cards: Mapping[str, str], *, ident: str, one_worker: bool) -> byte
         scope="this worker" if one_worker else "all workers",
         other="All workers" if one_worker else "This worker",
         cards=sections,
-        version=__version__,
+        version=_VERSION,
     )
     return text.encode()
 

@@ -13,7 +13,7 @@ from isp_perf._core.histogram import quantile
 from isp_perf.metrics._snapshot import Key, Snapshot
 from isp_perf.ops._figures import circuit_breakers, compression_stats, grouped
 
-__all__ = ["STREAM_ROUTE", "picture", "savings"]
+__all__ = ["STREAM_ROUTE", "picture", "recent_hit_ratio", "savings"]
 
 STREAM_ROUTE: Final = "/performance/dashboard:events"
 """The route under which event streams are counted; they last as long as somebody looks, so they tell no latency."""
@@ -21,6 +21,7 @@ STREAM_ROUTE: Final = "/performance/dashboard:events"
 _NANOSECONDS: Final = 1e9
 _ROWS: Final = 50
 _SERVER_ERROR: Final = "5"
+_TIERS: Final = ("l1", "l2")
 
 
 def picture(now: Snapshot, before: Snapshot, seconds: float) -> dict[str, Any]:
@@ -59,6 +60,13 @@ def savings(now: Snapshot) -> dict[str, float]:
         "round_trips": now.get("isp_redis_round_trips_saved_total").total(),
         "calls": now.get("isp_circuit_breaker_not_permitted_total").total(),
     }
+
+
+def recent_hit_ratio(shown: Mapping[str, Any]) -> float | None:
+    """Return the hits of all caches over their reads within the window of a picture; ``None`` without reads."""
+    reads = [(row["reads_per_second"] or 0.0, row["recent_hit_ratio"] or 0.0) for row in shown["caches"]]
+    total = sum(rate for rate, _ in reads)
+    return sum(rate * ratio for rate, ratio in reads) / total if total else None
 
 
 class _Window:
@@ -162,29 +170,25 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def _caches(window: _Window) -> list[dict[str, Any]]:
-    gets = window.counts("isp_cache_gets_total")
     totals = window.now.get("isp_cache_gets_total").by_key()
-    entries = grouped(window.now, "isp_cache_entries", "cache")
-    evictions = grouped(window.now, "isp_cache_evictions_total", "cache")
-    found: list[dict[str, Any]] = []
-    for name in sorted({key[0] for key in totals}):
-        hits, misses = _results(totals, name)
-        recent_hits, recent_misses = _results(gets, name)
-        found.append(
-            {
-                "cache": name,
-                "hits": hits,
-                "misses": misses,
-                "hit_ratio": _share(hits, hits + misses),
-                "l1_hits": sum(value for key, value in totals.items() if key[:2] == (name, "l1")),
-                "l2_hits": sum(value for key, value in totals.items() if key[:2] == (name, "l2")),
-                "reads_per_second": window.rate(recent_hits + recent_misses),
-                "recent_hit_ratio": _share(recent_hits, recent_hits + recent_misses),
-                "entries": int(entries.get(name, 0)),
-                "evictions": evictions.get(name, 0),
-            }
-        )
+    found = [_cache(window, name, totals) for name in sorted({key[0] for key in totals})]
     return [row for row in found if row["hits"] + row["misses"] or row["entries"]]
+
+
+def _cache(window: _Window, name: str, totals: Mapping[Key, Any]) -> dict[str, Any]:
+    hits, misses = _results(totals, name)
+    recent_hits, recent_misses = _results(window.counts("isp_cache_gets_total"), name)
+    return {
+        "cache": name,
+        "hits": hits,
+        "misses": misses,
+        "hit_ratio": _share(hits, hits + misses),
+        **{f"{tier}_hits": sum(value for key, value in totals.items() if key[:2] == (name, tier)) for tier in _TIERS},
+        "reads_per_second": window.rate(recent_hits + recent_misses),
+        "recent_hit_ratio": _share(recent_hits, recent_hits + recent_misses),
+        "entries": int(grouped(window.now, "isp_cache_entries", "cache").get(name, 0)),
+        "evictions": grouped(window.now, "isp_cache_evictions_total", "cache").get(name, 0),
+    }
 
 
 def _results(counts: Mapping[Key, Any], cache: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Final
 
+from isp_perf.ops._picture import recent_hit_ratio
 from isp_perf.ops._shown import count, duration, number, percent, plain, rate, safe, size
 from isp_perf.ops._svg import sparkline
 
@@ -91,12 +92,11 @@ def draw(picture: Picture, paths: Mapping[str, str]) -> Draft:
 
 def _headline(draft: Draft, picture: Picture, paths: Mapping[str, str]) -> None:
     requests = picture["requests"]
-    recent = _recent_hit_ratio(picture["caches"])
     figures = (
         ("rate", "Requests", rate(requests["per_second"])),
         ("errors", "Errors", percent(requests["error_ratio"])),
         ("p99", "p99", duration(requests["p99_seconds"])),
-        ("hits", "Hit ratio", percent(recent)),
+        ("hits", "Hit ratio", percent(recent_hit_ratio(picture))),
     )
     body = "".join(
         f"<div>{draft.cell('k-' + name, text, 'strong')}<span>{title}</span>"
@@ -104,14 +104,6 @@ def _headline(draft: Draft, picture: Picture, paths: Mapping[str, str]) -> None:
         for name, title, text in figures
     )
     draft.card("now", "Now", f'<div class="tiles">{body}</div>')
-
-
-def _recent_hit_ratio(caches: Iterable[Picture]) -> float | None:
-    reads = hits = 0.0
-    for cache in caches:
-        reads += cache["reads_per_second"] or 0.0
-        hits += (cache["reads_per_second"] or 0.0) * (cache["recent_hit_ratio"] or 0.0)
-    return hits / reads if reads else None
 
 
 def _saved(draft: Draft, saved: Picture) -> None:

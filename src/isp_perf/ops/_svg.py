@@ -1,6 +1,6 @@
 """Small pictures as inline SVG: lines over time and bars, without a style or script of their own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Final
 
@@ -48,25 +48,28 @@ def lines(series: Mapping[str, Sequence[Point]], *, title: str, unit: str) -> st
         title: what is shown.
         unit: of the values.
     """
-    points = [point for one in series.values() for point in one]
-    begin, end = min((at for at, _ in points), default=0.0), max((at for at, _ in points), default=1.0)
-    top = max((value for _, value in points), default=0.0) or 1.0
+    points = sorted(point for one in series.values() for point in one) or [(0.0, 0.0)]
+    begin, end = points[0][0], points[-1][0]
+    top = max(value for _, value in points) or 1.0
     span = max(end - begin, 1e-9)
     drawn = [
         f'<path class="line line{number}" d="{_scaled(one, begin=begin, span=span, top=top)}"/>'
         for number, one in enumerate(series.values())
         if one
     ]
-    legend = [
-        f'<text class="line{number}" x="{_MARGIN + 150 * number}" y="{_PLOT_HEIGHT + _MARGIN}">{escape(name)}</text>'
-        for number, name in enumerate(series)
-    ]
     edges = (
         f'<path class="axis" d="M{_MARGIN} 8V{_PLOT_HEIGHT + 8}H{_MARGIN + _PLOT_WIDTH}"/>'
         f'<text x="2" y="16">{top:.4g}</text><text x="2" y="{_PLOT_HEIGHT + 8}">0</text>'
         f'<text x="{_MARGIN + _PLOT_WIDTH}" y="{_PLOT_HEIGHT + 24}" text-anchor="end">{span:.0f} s</text>'
     )
-    return _plot(f"{title} ({unit})", f"{edges}{''.join(drawn)}{''.join(legend)}", _PLOT_HEIGHT + _MARGIN + 8)
+    return _plot(f"{title} ({unit})", f"{edges}{''.join(drawn)}{_legend(series)}", _PLOT_HEIGHT + _MARGIN + 8)
+
+
+def _legend(names: Iterable[str]) -> str:
+    return "".join(
+        f'<text class="line{number}" x="{_MARGIN + 150 * number}" y="{_PLOT_HEIGHT + _MARGIN}">{escape(name)}</text>'
+        for number, name in enumerate(names)
+    )
 
 
 def _scaled(points: Sequence[Point], *, begin: float, span: float, top: float) -> str:
