@@ -205,3 +205,13 @@ async def test_the_same_with_psycopg(factory, postgres_url):
         engine.dispose()
 
     await asyncio.to_thread(work)
+
+
+async def test_watching_may_begin_before_the_first_connection(postgres_url):
+    """What the dialect itself asks of its first connection belongs to nobody, and does not stop it from connecting."""
+    engine = create_async_engine(postgres_url)
+    handle = install(engine, detect="warn")
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+    handle.remove()
+    await engine.dispose()

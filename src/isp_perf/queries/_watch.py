@@ -142,7 +142,10 @@ class Watch:
     def _of_checkout(self, context: Any) -> Scope | None:
         if self.detect == "off" and self.budget is None:
             return None
-        info = context.root_connection.info
+        try:
+            info = context.root_connection.info
+        except NotImplementedError:  # what the dialect itself asks of a new connection: not the user's statement
+            return None
         scope: Scope | None = info.get(_SCOPE)
         if scope is None:
             scope = info[_SCOPE] = Scope()
