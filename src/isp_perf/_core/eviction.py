@@ -12,6 +12,7 @@ gives them back a few at a time, since one pass over a large queue would hold up
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 __all__ = ["Entry", "EvictionQueue", "Home"]
@@ -210,7 +211,7 @@ class EvictionQueue:
 
     def living(self) -> list[Entry]:
         """Return every living entry, oldest first within each queue."""
-        return [entry for queue in (self._small, self._main) for entry in queue if entry.home is not None]
+        return [*_alive(self._small, self.small_live), *_alive(self._main, self.main_live)]
 
     def _evict_main(self) -> Entry:
         main = self._main
@@ -262,3 +263,8 @@ class EvictionQueue:
                 self._pass(mark)
             else:
                 self._order.append(mark)
+
+
+def _alive(queue: deque[Entry], number: int) -> Iterable[Entry]:
+    """Return the living entries of ``queue``; one C call where none is dead, since the caller holds a lock."""
+    return queue if len(queue) == number else [entry for entry in queue if entry.home is not None]

@@ -1,9 +1,11 @@
 """What can be seen of a manager from outside: statistics, the hottest keys, one key explained, its health.
 
-Entries are walked on a copy, outside the lock. An entry that leaves in that moment is counted by the next snapshot.
+Entries are walked on a copy, outside the lock; the hits of one that leaves meanwhile stay with it, so the sums are
+those of one moment.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from operator import attrgetter
@@ -13,13 +15,15 @@ from isp_perf._core.departures import EXPIRED
 from isp_perf._core.eviction import Entry
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._keyed import Keys
-from isp_perf.cache._stats import CacheStats, Counters, snapshot
+from isp_perf.cache._site import Site
+from isp_perf.cache._stats import CacheStats, Counters, count_hits, snapshot
 from isp_perf.cache._store import StagedEntry, Store
 
 __all__ = ["CacheHealth", "Explanation", "HotKey", "Insight", "explain_call"]
 
 BY_KEY: Final = "(by key)"
 _hits: Final = attrgetter("hits")
+_home: Final = attrgetter("home")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +125,7 @@ class Insight:
             entries = local.living_locked()
             counted = snapshot(local.counters, living_hits=0, size=len(entries), remote_errors=errors)
             weight, capacity, ghost_hits = local.weight, local.capacity, local.ghost_hits
-        walked = _walk(entries)
+        walked = _Walked(entries)
         stats = replace(
             counted,
             hits=counted.hits + walked.hits,
@@ -138,16 +142,30 @@ class Insight:
             double_size_hit_ratio=min(1.0, (stats.hits + ghost_hits) / calls),
         )
 
+    def functions(self) -> dict[str, CacheStats]:
+        """Return the statistics of the living functions, by their template."""
+        local = self._engine.local
+        sites = [site for site in list(self._engine.sites) if isinstance(site, Site)]
+        with local.lock:
+            entries = local.living_locked()
+            frozen = {site: site.counters.copy() for site in sites}
+        walked = _Walked(entries)
+        return {
+            site.template: snapshot(
+                frozen[site], living_hits=walked.hits_of.get(site, 0), size=walked.sizes.get(site, 0)
+            )
+            for site in sorted(sites, key=attrgetter("template"))
+        }
+
     def _saved(self, walked: "_Walked") -> float:
         """Return, summed over the functions, hits times the mean time of a load."""
-        owners = dict.fromkeys([*walked.hits_of, *self._owners()])
-        saved: float = sum(
-            _mean_load(owner.counters) * (owner.counters.retired + walked.hits_of.get(owner, 0)) for owner in owners
+        owners: list[Any] = [*list(self._engine.sites), self._keys.store.owner]
+        return float(
+            sum(
+                _mean_load(owner.counters) * (owner.counters.retired + walked.hits_of.get(owner, 0))
+                for owner in {*owners, *walked.hits_of}
+            )
         )
-        return saved
-
-    def _owners(self) -> Iterable[Any]:
-        return [*list(self._engine.sites), self._keys.store.owner]
 
     def hot_keys(self, number: int, *, keys: bool) -> list[HotKey]:
         """Return the keys that were read most, hottest first."""
@@ -187,23 +205,29 @@ class Insight:
 class _Walked:
     """Sums over entries.
 
+    Args:
+        entries: those of one moment.
+
     Attributes:
         hits: of all.
-        hits_of: by owner of the store.
+        hits_of: hits by owner of the store.
+        sizes: number of entries by owner of the store.
     """
 
-    __slots__ = ("_numbers", "hits", "hits_of")
+    __slots__ = ("_numbers", "hits", "hits_of", "sizes")
 
-    def __init__(self) -> None:
-        self.hits = 0
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.hits = count_hits(entries)
+        self.sizes: dict[Any, int] = {}
         self.hits_of: dict[Any, int] = {}
-        self._numbers: dict[int, int] = {}
-
-    def add(self, home: Store, hits: int) -> None:
-        """Take note of an entry that was hit."""
-        self.hits += hits
-        self.hits_of[home.owner] = self.hits_of.get(home.owner, 0) + hits
-        self._numbers[hits] = self._numbers.get(hits, 0) + 1
+        stores: Counter[Any] = Counter(map(_home, entries))
+        stores.pop(None, None)  # it has left meanwhile
+        for store, number in stores.items():
+            self.sizes[store.owner] = self.sizes.get(store.owner, 0) + number
+        self._numbers: Counter[int] = Counter(map(_hits, entries))
+        for entry in filter(_hits, entries):
+            if (home := entry.home) is not None:
+                self.hits_of[home.owner] = self.hits_of.get(home.owner, 0) + entry.hits
 
     def share_of_hottest(self, number: int) -> float:
         """Return which share of the hits the ``number`` hottest entries have; 1.0 without hits."""
@@ -213,15 +237,6 @@ class _Walked:
             found += some * hits
             left -= some
         return found / self.hits if self.hits else 1.0
-
-
-def _walk(entries: Iterable[Entry]) -> _Walked:
-    walked = _Walked()
-    for entry in entries:
-        home, hits = entry.home, entry.hits
-        if hits and home is not None:
-            walked.add(home, hits)
-    return walked
 
 
 def _mean_load(counters: Counters) -> float:

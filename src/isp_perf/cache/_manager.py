@@ -268,12 +268,12 @@ class CacheManager:
         return ModeContext(self._engine, scoped=True)
 
     def stats(self) -> CacheStats:
-        """Return a snapshot of the statistics; every count is exact, but for hits of entries that are just leaving."""
+        """Return a snapshot of the statistics; every count is exact."""
         return self._insight.stats()
 
     def functions(self) -> dict[str, CacheStats]:
         """Return the statistics of every living cached function by its key template, which holds no argument."""
-        return {site.template: site.stats() for site in sorted(self._sites, key=lambda site: site.template)}
+        return self._insight.functions()
 
     def hot_keys(self, number: int = 10, *, keys: bool = False) -> list[HotKey]:
         """Return the entries of the local level that were read most, hottest first.

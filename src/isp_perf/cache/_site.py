@@ -23,7 +23,7 @@ from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._keyplan import KeyPlan, annotated_types
 from isp_perf.cache._local import FINE_TTL, Store
 from isp_perf.cache._scope import MODE, fetch
-from isp_perf.cache._stats import CacheStats, Counters, snapshot
+from isp_perf.cache._stats import CacheStats, Counters, count_hits, snapshot
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Clock, Codec
 
@@ -257,7 +257,8 @@ class Site:
             for store in self.stores():
                 store.fold_locked(self.engine.local.counters)
             entries = [entry for store in self.stores() for entry in store.entries()]
-            return snapshot(self.counters, living_hits=sum(entry.hits for entry in entries), size=len(entries))
+            frozen = self.counters.copy()
+        return snapshot(frozen, living_hits=count_hits(entries), size=len(entries))
 
     def _store_of(self, instance: Any) -> Store:
         """Return the store of ``instance``, which is held weakly: its entries go when it goes."""

@@ -1,12 +1,15 @@
 """Statistics: own integers, read from outside."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 
 from isp_perf._core.departures import ABSENT
 
-__all__ = ["CacheStats", "Counters"]
+__all__ = ["CacheStats", "Counters", "count_hits", "snapshot"]
+
+_hits: Final = attrgetter("hits")
 
 
 class Counters:
@@ -53,6 +56,14 @@ class Counters:
         self.evicted = self.expired = self.invalidated = self.replaced = 0
         self.load_seconds = 0.0
         self.missed = {}
+
+    def copy(self) -> "Counters":
+        """Return what was counted until now."""
+        twin = Counters()
+        for name in self.__slots__[1:]:
+            setattr(twin, name, getattr(self, name))
+        twin.missed = dict(self.missed)
+        return twin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +149,11 @@ def snapshot(counters: Counters, *, living_hits: int, size: int, remote_errors: 
         misses_by=_reasons(counters),
         seconds_saved=local * counters.load_seconds / counters.loads if counters.loads else 0.0,
     )
+
+
+def count_hits(entries: Iterable[Any]) -> int:
+    """Return the hits of ``entries``; those of one that leaves meanwhile stay with it, so no lock is needed."""
+    return sum(map(_hits, entries))
 
 
 def _reasons(counters: Counters) -> dict[str, int]:
