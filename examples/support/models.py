@@ -16,8 +16,7 @@ if POSTGRES:
 
 
 class Base(AsyncAttrs, DeclarativeBase):
-    # On a server that others use too, our tables keep to a schema of their own.
-    metadata = MetaData(schema="suporte" if POSTGRES else None)
+    metadata = MetaData(schema="suporte" if POSTGRES else None)  # others may use the server too
 
 
 class Cliente(Base):

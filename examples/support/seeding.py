@@ -57,13 +57,6 @@ def sentence(i: int, conversation: dict, customers: list[dict]) -> dict:
     return entry | {"texto": said, "enviada_em": sent}
 
 
-def progress(done: int) -> None:
-    """A bar on a terminal, elsewhere its last state only."""
-    if sys.stderr.isatty() or done == MESSAGES:
-        bar, end = "#" * (30 * done // MESSAGES), "\n" if done == MESSAGES else "\r"
-        print(f"loading messages [{bar:<30}] {done:,}", end=end, file=sys.stderr, flush=True)
-
-
 def lock() -> sqlite3.Connection:
     """Wait for this host's file lock; it is let go when the connection closes, or its process is gone."""
     try:
@@ -89,8 +82,6 @@ async def load(*, fresh: bool = False) -> None:
                 return
             for table, rows in tables():
                 await connection.execute(insert(table), rows)
-                if table is Mensagem:
-                    progress(rows[-1]["id"])
     finally:
         held.close()
 

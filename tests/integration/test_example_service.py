@@ -116,7 +116,7 @@ def test_a_profile_names_the_customer_and_all_conversations(client):
         ("POST", "/webhook/whatsapp", ["phone", "text"], 422),
         ("POST", "/webhook/whatsapp", {"phone": "+550000", "text": "Olá"}, 404),
         ("POST", "/conversations/99999999999999999999/messages", {"text": "Olá"}, 404),
-        ("PUT", "/gateway", {"fault": "on fire"}, 422),
+        ("PUT", "/faults/gateway", {"fault": "on fire"}, 422),
         ("GET", "/agents/x/conversations/1", None, 404),
         ("GET", "/customers/99999999999999999999", None, 404),
     ],
@@ -138,9 +138,9 @@ def test_what_a_customer_writes_is_in_the_inbox(client):
 
 def test_a_failing_gateway_loses_no_message(off):
     """A message the gateway does not take is kept and marked, and the next one goes out again."""
-    off.call("PUT", "/gateway", {"fault": "down"})
+    off.call("PUT", "/faults/gateway", {"fault": "down"})
     status, kept = off.call("POST", "/conversations/42/messages", {"text": "Estamos verificando."})
-    off.call("PUT", "/gateway", {"fault": "none"})
+    off.call("PUT", "/faults/gateway", {"fault": "none"})
     assert (status, kept["delivered"]) == (202, False)
     status, sent = off.call("POST", "/conversations/42/messages", {"text": "Tudo certo agora."})
     assert (status, sent["delivered"]) == (201, True)
@@ -177,10 +177,10 @@ def test_a_write_is_seen_by_the_next_read(on):
 def test_repeated_reads_send_no_query(on):
     """With isp_perf on, a page that was read before costs no statement."""
     on.get("/agents/6/conversations/3")
-    before = on.get("/health")["queries"]
+    before = on.get("/queries")["sent"]
     for _ in range(10):
         on.get("/agents/6/conversations/3")
-    assert on.get("/health")["queries"] == before
+    assert on.get("/queries")["sent"] == before
 
 
 def test_redis_is_the_second_level(on):
@@ -188,9 +188,9 @@ def test_redis_is_the_second_level(on):
     page = on.get("/agents/7/conversations/4")
     with Service(on.settings, port=free_port()) as service:
         second = Client(service)
-        before = second.get("/health")["queries"]
+        before = second.get("/queries")["sent"]
         assert second.get("/agents/7/conversations/4") == page
-        assert second.get("/health")["queries"] == before
+        assert second.get("/queries")["sent"] == before
 
 
 def test_answers_are_compressed_for_those_who_accept_it(on):
@@ -220,9 +220,9 @@ def test_after_a_load_with_writes_no_page_is_old(on):
 
 def test_a_gateway_that_stays_down_is_left_alone(on):
     """With isp_perf on, the breaker answers for a slow gateway after three failures, and no message is lost."""
-    on.call("PUT", "/gateway", {"fault": "down"})
+    on.call("PUT", "/faults/gateway", {"fault": "down"})
     answers = [on.call("POST", "/conversations/43/messages", {"text": f"tentativa {n}"}) for n in range(5)]
-    on.call("PUT", "/gateway", {"fault": "none"})
+    on.call("PUT", "/faults/gateway", {"fault": "none"})
     answers.append(on.call("POST", "/conversations/43/messages", {"text": "ainda aberto"}))
     assert [status for status, _ in answers] == [202] * 6
     assert len({body["message"]["id"] for _, body in answers}) == 6
@@ -271,3 +271,53 @@ def test_it_starts_as_the_documentation_says(tmp_path):
     )
     assert done.stdout.strip()
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/health", "/health/live", "/health/ready", "/cache/stats", "/compression/stats", "/circuit-breakers"],
+)
+def test_the_monitoring_endpoints_come_with_the_toolkit(on, path):
+    """Every endpoint of the toolkit answers with a JSON object, without a line in the service."""
+    assert on.get(path)
+
+
+def test_all_four_circuits_are_there(on):
+    """The service guards its gateway, its database, the AI and Redis."""
+    assert {"whatsapp_api", "database", "ai_gemini", "redis"} <= on.get("/circuit-breakers")["circuit_breakers"].keys()
+
+
+def test_a_message_that_is_delivered_twice_is_kept_once(on):
+    """The webhook takes a delivery that WhatsApp repeats for the same message."""
+    phone = on.get("/customers/88")["phone"]
+    answers = []
+    for _ in range(2):
+        connection = HTTPConnection("127.0.0.1", on.port, timeout=20)
+        body = json.dumps({"phone": phone, "text": "Oi?"})
+        connection.request("POST", "/webhook/whatsapp", body, {"x-delivery": "wamid.1"})
+        answer = connection.getresponse()
+        answers.append((answer.status, json.loads(answer.read())))
+        connection.close()
+    assert [status for status, _ in answers] == [201, 200]
+    assert answers[1][1] == {"repeated": True}
+
+
+def test_without_the_ai_the_agent_writes_alone(client):
+    """A suggestion is text while the AI answers, and nothing while it does not."""
+    assert client.get("/conversations/90/suggestion")["suggestion"]
+    client.call("PUT", "/faults/ai", {"fault": "down"})
+    client.call("POST", "/webhook/whatsapp", {"phone": client.get("/customers/90")["phone"], "text": "E agora?"})
+    newest = client.get("/customers/90")["conversations"][0]["id"]
+    assert client.get(f"/conversations/{newest}/suggestion")["suggestion"] is None
+    client.call("PUT", "/faults/ai", {"fault": "none"})
+
+
+def test_closing_a_conversation_observes_how_long_it_was(on):
+    """The last message ends the conversation, and its length is in the seed's histogram."""
+    status, body = on.call("POST", "/conversations/91/close", {"text": "Até logo!"})
+    assert (status, body["delivered"]) in [(201, True), (202, False)]
+    metrics = on.call("GET", "/metrics")[1]
+    assert "conversation_duration_seconds_count 1" in metrics
+    assert 'messages_total{author="atendente"' in metrics
+    assert "message_processing_seconds_count" in metrics
+    assert "open_conversations" in metrics
