@@ -1,10 +1,10 @@
 """What type checkers must say about the parts that every room shares; read by mypy and pyright, never run."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
 from isp_perf.errors import CircuitOpenError, ConfigurationError, PerfError, PoolBusyError, RemoteError
 from isp_perf.testing import ManualClock
-from isp_perf.typing import BlockingRemoteLevel, Clock, RemoteLevel
+from isp_perf.typing import BlockingRemoteLevel, Clock, Drop, RemoteLevel
 
 
 def a_manual_clock_is_a_clock(clock: ManualClock) -> Clock:
@@ -34,10 +34,9 @@ def codes_are_text() -> None:
     assert_type(RemoteError.code, str)
 
 
-async def a_remote_level_answers_bytes(level: RemoteLevel) -> BlockingRemoteLevel:
-    """Give bytes or nothing, in both colours."""
-    assert_type(await level.get("key"), bytes | None)
-    assert_type(await level.get_many(["key"]), dict[str, bytes])
-    assert_type(await level.delete("key"), int)
-    assert_type(level.blocking.get("key"), bytes | None)
+async def a_remote_level_answers_orders(level: RemoteLevel) -> BlockingRemoteLevel:
+    """Carry out orders in both colours."""
+    assert_type(await level.perform([Drop(("key",))], within=0.05), list[Any])
+    assert_type(level.blocking.perform([Drop(("key",))], within=0.05), list[Any])
+    assert_type(await level.delete_pattern("k*"), int)
     return level.blocking

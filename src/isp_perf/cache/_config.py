@@ -66,7 +66,9 @@ class CachePolicy:
             the key, without ``{hash}``. Default: none.
         single_flight: ``"cluster"`` (default): with a remote level, one load for all processes; ``"process"``: one for
             each.
-        max_stale: seconds (> 0) within which another process notices an invalidation. Default 0.1.
+        max_stale: seconds (>= 0) within which every other process notices an invalidation: its local level is served
+            only while that can be proved. 0: no local level for this function, each call is proved by the remote one.
+            Default 0.1; below 0.01 as 0.01.
         private: the key must name whose data it is: a template without a field is refused. Default ``False``.
         typed: keep arguments apart in templates that Python calls equal, such as 1, ``True`` and 1.0.
             Default ``False``; ``{hash}`` always does.
@@ -116,7 +118,7 @@ class CachePolicy:
     def _take_durations(self) -> None:
         for name in _DURATIONS:
             if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, seconds(name, given, zero=name != "max_stale"))
+                object.__setattr__(self, name, seconds(name, given, zero=True))
         for kind, duration in self.cache_errors.items():
             seconds(f"cache_errors[{kind.__name__}]", duration, zero=True)
 
@@ -155,6 +157,11 @@ class CachePolicy:
     def timed(self) -> bool:
         """Whether callers wait with a limit."""
         return self.soft_timeout is not None or self.hard_timeout is not None
+
+    @property
+    def bound(self) -> float:
+        """``max_stale`` in seconds."""
+        return seconds("max_stale", self.max_stale, zero=True)
 
     @property
     def fresh(self) -> float:

@@ -151,7 +151,7 @@ class _Methods:
 
     def refresh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
         call = self._site.call(self._site.bound(args, kwargs))
-        self._keys.removal.supersede(call.key())
+        yield from self._keys.removal.superseded(call, tasks=self._tasks)
         return self._given((yield from self._keys.reload(call, tasks=self._tasks)))
 
     def _given(self, outcome: Any) -> Any:

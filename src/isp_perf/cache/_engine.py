@@ -6,8 +6,10 @@ from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from isp_perf._runtime.background import Background
+from isp_perf.cache._asking import Asker
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._events import Events
+from isp_perf.cache._gate import Gate
 from isp_perf.cache._local import Keyed, LocalLevel, Store
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.typing import Clock, Codec, Observer
@@ -90,12 +92,26 @@ class Engine:
         sites: the decorated functions.
         local: the local level.
         second: the remote level; ``None`` without one.
+        asker: asks it; ``None`` without one.
+        gate: limits loads while it is out of use.
         prefix: the namespace.
         background: runs loads without a caller.
         wall: seconds that all processes share, for the moment of expiry in frames.
     """
 
-    __slots__ = ("_modes", "background", "contexts", "events", "local", "prefix", "second", "sites", "wall")
+    __slots__ = (
+        "_modes",
+        "asker",
+        "background",
+        "contexts",
+        "events",
+        "gate",
+        "local",
+        "prefix",
+        "second",
+        "sites",
+        "wall",
+    )
 
     background: Background
     contexts: int
@@ -106,6 +122,8 @@ class Engine:
         self.local = local
         self.background = Background()
         self.second: SecondLevel | None = None
+        self.asker: Asker | None = None
+        self.gate = Gate(local.lock)
         self.wall: Clock = local.clock
         self.prefix = ""
         self.contexts = 0
@@ -151,9 +169,3 @@ class Engine:
     def digest_key(self) -> bytes:
         """Return the key of the digests in cache keys: the same in every process of the namespace."""
         return self.prefix.encode()[:64]
-
-    def ops(self, *, tasks: bool) -> Any:
-        """Return the remote level for tasks or for threads."""
-        if self.second is None:
-            return None
-        return self.second.level if tasks else self.second.level.blocking

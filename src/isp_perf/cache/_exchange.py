@@ -1,58 +1,348 @@
-"""What one call exchanges with the remote level: bytes there, values here; flows for both colours."""
+"""What one call exchanges with the remote level: a question, and what the answer lets it do; flows for both colours.
 
-from collections.abc import Callable, Generator
+One key of the remote level holds a value, a lease or a write intent. A value that can be believed is the answer; a
+lease of ours means: load, and fill; a lease of another load means: wait for that load, here or in another process;
+everything else means: load, and store nothing. Whatever invalidates a key removes its lease, so a load that began
+before can never be stored, in any process.
+"""
+
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from hashlib import sha1
+from secrets import token_bytes
+from typing import Any, Final
 
-from isp_perf._core.frames import frame, unframe
-from isp_perf._runtime.flights import Flight
+from isp_perf._core.envelope import Contents, Rejection, outdated
+from isp_perf._core.leases import LEASE_SECONDS, Finding, classify, keeps_reading, kind_of, lease_token
+from isp_perf._runtime.flights import Flight, TaskWaiter, ThreadWaiter
 from isp_perf.cache._ages import MISSING
+from isp_perf.cache._asking import Asker, Reply
 from isp_perf.cache._codec import UNTYPED_SHAPE
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._tags import Versions, made_versions, read_tagged
+from isp_perf.cache._marks import Mark
+from isp_perf.cache._remote import SICKNESS, Held, SecondLevel
+from isp_perf.typing import Fill, Put, Release, Replace
 
-__all__ = ["Flow", "decoded", "keep_remote", "remote_value"]
+__all__ = [
+    "Claim",
+    "Flow",
+    "abandon",
+    "claimed",
+    "contents_of",
+    "decoded",
+    "given_up",
+    "keep_remote",
+    "kept_locked",
+    "rest_of",
+    "sealed",
+    "stored_there",
+]
 
 Flow = Generator[Callable[[], Any], Any, Any]
+_POLL_SECONDS: Final = 0.25
+_MOST_BYTES: Final = 8 << 20
 
 
-def remote_value(engine: Engine, call: Call, flight: Flight) -> Flow:
-    """Return the remote level's value and the seconds it has left, or ``MISSING``; and the versions of the tags."""
-    second, tags = engine.second, tuple(flight.tags)
-    if second is None or call.source.local_only:
-        return MISSING, {}
-    key = call.key()
-    ops = engine.ops(tasks=flight.loop is not None)
-    data, versions = yield from read_tagged(second, ops, [key], tags=tags)
-    result = decoded(engine, call, data[key], versions=versions) if key in data else MISSING
-    if result is MISSING and tags:
-        versions = yield from made_versions(second, ops, tags, versions=versions, ttl=call.source.policy.fresh)
-    return result, versions
+class Claim:
+    """What one load may do.
+
+    Attributes:
+        found: the value in the remote level and the seconds it has left there; ``MISSING``: load.
+        joins: the load of this process that holds the lease: its outcome is the answer.
+        token: the lease to fill with; ``None``: store nothing in the remote level.
+        versions: versions of what the value depends on, from before the load.
+        mark: stands while nobody changed the key; ``None``: the local level may not keep the value, or need not ask.
+        watch: stands while nobody changed the versions.
+        past: the remote level is out of use.
+        tags: of what was found.
+    """
+
+    __slots__ = ("found", "joins", "mark", "past", "tags", "token", "versions", "watch")
+
+    found: Any
+    joins: Flight | None
+    mark: Mark | None
+    past: bool
+    tags: frozenset[str]
+    token: bytes | None
+    versions: Mapping[str, bytes]
+    watch: Mark | None
+
+    def __init__(
+        self,
+        *,
+        token: bytes | None = None,
+        versions: Mapping[str, bytes] | None = None,
+        mark: Mark | None = None,
+        watch: Mark | None = None,
+        found: Any = MISSING,
+        joins: Flight | None = None,
+        past: bool = False,
+    ) -> None:
+        self.found = found
+        self.joins = joins
+        self.token = token
+        self.versions = {} if versions is None else versions
+        self.mark = mark
+        self.watch = watch
+        self.past = past
+        self.tags = frozenset()
+
+    def lift_locked(self, second: SecondLevel) -> None:
+        """Take the marks away: the local level will not keep the value."""
+        for mark in (self.mark, self.watch):
+            if mark is not None:
+                second.marks.lift_locked(mark)
+        self.mark = self.watch = None
 
 
-def decoded(engine: Engine, call: Call, data: bytes, *, versions: Versions) -> Any:
-    """Return the value in ``data`` and the seconds it has left, or ``MISSING`` for anything that is not ours."""
-    codec = call.source.codec
-    framed = unframe(data, shape=getattr(codec, "shape", UNTYPED_SHAPE))
-    if framed is None or any(versions.get(tag) != version for tag, version in framed.tags.items()):
-        return MISSING
-    rest = min(framed.expires - engine.wall(), call.source.policy.fresh)
-    if rest <= 0:
-        return MISSING
-    with suppress(Exception):  # a codec may raise anything for foreign bytes: that is a miss
-        return codec.decode(framed.payload), rest
+def claimed(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
+    """Return what this load may do, having asked the remote level."""
+    second, asker = engine.second, engine.asker
+    if second is None or asker is None or call.source.local_only:
+        return Claim()
+    wire = second.wire(call.key())
+    held = second.held.get(wire)
+    if held is not None and held.flight is flight:  # taken over from a leader that was cancelled
+        return held.claim
+    second.trust.narrow(call.source.policy.bound)
+    asking = _Asking(engine, second, asker, call=call, flight=flight, reload=reload)
+    while second.ready:
+        claim = yield from asking.once()
+        if claim is not None:
+            return claim
+    second.home(tasks=flight.loop is not None)
+    second.past(wire)
+    return Claim(past=True)
+
+
+class _Asking:
+    """One load's questions about its key."""
+
+    def __init__(
+        self, engine: Engine, second: SecondLevel, asker: Asker, *, call: Call, flight: Flight, reload: bool
+    ) -> None:
+        self.engine = engine
+        self.second = second
+        self.asker = asker
+        self.call = call
+        self.flight = flight
+        self.reload = reload
+        self.tasks = flight.loop is not None
+        self.mark = self.watch = Mark(())
+        self.key = call.key()
+        self.wire = second.wire(self.key)
+
+    def once(self) -> Flow:
+        """Ask, and return the claim; ``None`` to ask again, unless the level is out of use by then."""
+        second, lock = self.second, self.second.local.lock
+        names = second.names(self.flight.tags)
+        with lock:
+            self.mark = second.marks.set_locked((self.wire,))
+            self.watch = second.marks.set_locked(names)
+        claim: Claim | None = None
+        try:
+            reply = yield from self.asker.ask(self.wire, names, self._seal, tasks=self.tasks)
+            if reply is not None:
+                claim = yield from self._judge(reply)
+        finally:
+            if claim is None or claim.mark is None:
+                with lock:
+                    second.marks.lift_locked(self.mark)
+                    second.marks.lift_locked(self.watch)
+        return claim
+
+    def _seal(self) -> None:
+        """Let nobody join who comes after the question left; an invalidation still finds the load."""
+        with self.second.local.lock:
+            flights, slot = self.call.store.flights, self.call.slot
+            if flights.get(slot) is self.flight:
+                del flights[slot]
+            if self.flight.attached:
+                self.second.sealed[self.flight] = self.key
+
+    def _judge(self, reply: Reply) -> Flow:
+        finding = classify(reply.data)
+        if finding is Finding.GRANTED:
+            return self._granted(reply.token, reply)
+        if finding is Finding.LEASED and reply.data is not None:
+            return (yield from self._leased(lease_token(reply.data), reply))
+        if finding is Finding.VALUE and reply.data is not None:
+            return (yield from self._value(reply.data, reply))
+        return Claim()
+
+    def _granted(self, token: bytes, reply: Reply) -> Claim | None:
+        with self.second.local.lock:
+            if reply.made:  # the news of versions that we made ourselves is on its way: mark again behind it
+                self.second.orphan_locked((self.wire,), token)
+                return None
+            claim = Claim(token=token, versions=reply.versions, mark=self.mark, watch=self.watch)
+            self.second.hold_locked(self.wire, Held(token, self.flight, claim))
+        return claim
+
+    def _leased(self, token: bytes, reply: Reply) -> Flow:
+        second = self.second
+        with second.local.lock:
+            held = second.held.get(self.wire)
+            if held is not None and held.token == token:
+                return Claim(joins=held.flight)
+            if second.adopt_locked(self.wire, token):
+                return self._granted(token, reply)
+            if self.call.source.policy.single_flight == "process":
+                return Claim()
+            if not self.mark.standing:  # it changed since we asked
+                return None
+            second.tally.waits += 1
+            waiter = self.mark.waiter = TaskWaiter() if self.tasks else ThreadWaiter()
+        yield partial(waiter.wait_for, _POLL_SECONDS)
+        return None
+
+    def _value(self, data: bytes, reply: Reply) -> Flow:
+        opened = contents_of(self.second, self.call, data, versions=reply.versions)
+        if isinstance(opened, Contents):
+            value = decoded(self.call, opened)
+            if value is not MISSING:
+                found = (value, rest_of(self.call, reply.left))
+                return Claim(found=found, mark=self.mark, watch=self.watch)
+            opened = Rejection.FOREIGN
+        self.second.tally.count_rejected(opened.value, skew=opened.skew)
+        if opened.skew:
+            return Claim()
+        order = Replace(self.wire, _sha1(data), token := token_bytes(16), LEASE_SECONDS)
+        answers = yield from self.second.attempt([order], tasks=self.tasks)
+        if answers is None:
+            with self.second.local.lock:
+                self.second.orphan_locked((self.wire,), token)
+        return self._granted(token, reply) if answers is not None and answers[0] else None
+
+
+def _sha1(data: bytes) -> str:
+    return sha1(data, usedforsecurity=False).hexdigest()
+
+
+def contents_of(second: SecondLevel, call: Call, data: bytes, *, versions: Mapping[str, bytes]) -> Contents | Rejection:
+    """Return what the envelope ``data`` holds, or why it is not believed."""
+    shape = getattr(call.source.codec, "shape", UNTYPED_SHAPE)
+    opened = second.sealer.open(second.wire(call.key()), data, shape=shape)
+    if isinstance(opened, Rejection):
+        return opened
+    tags = {tag: versions.get(second.tag_name(tag), b"") for tag in opened.tags}
+    return Rejection.OUTDATED if outdated(opened, versions.get(second.epoch_name, b""), tags) else opened
+
+
+def decoded(call: Call, contents: Contents) -> Any:
+    """Return the value, or ``MISSING``: a codec may raise anything."""
+    with suppress(Exception):
+        return call.source.codec.decode(contents.payload)
     return MISSING
 
 
-def keep_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float, versions: Versions) -> Flow:
-    """Write the value to the remote level; taken back if the flight is detached meanwhile."""
-    if engine.second is None or call.source.local_only or not flight.tags <= versions.keys():
-        return  # the last: a tag that was added while loading, and nobody knows its version before the load
-    codec = call.source.codec
-    shape = getattr(codec, "shape", UNTYPED_SHAPE)
-    data = frame(codec.encode(value), shape=shape, expires=engine.wall() + ttl, tags=versions)
-    if flight.attached:
-        ops = engine.ops(tasks=flight.loop is not None)
-        valid = partial(getattr, flight, "attached")
-        yield from engine.second.write(ops, call.key(), data, ttl=ttl, valid=valid)
+def rest_of(call: Call, left: float | None) -> float:
+    """Return how long a value found in the remote level may be kept."""
+    return call.source.policy.fresh if left is None else min(left, call.source.policy.fresh)
+
+
+def kept_locked(engine: Engine, call: Call, claim: Claim) -> bool:
+    """Return whether the local level may keep the value, in the critical section that inserts it."""
+    second = engine.second
+    if second is None or call.source.local_only:
+        return True
+    if claim.mark is None or claim.watch is None:
+        return False
+    standing = claim.mark.standing and claim.watch.standing
+    claim.lift_locked(second)
+    return standing and second.trust.given and call.source.policy.bound > 0
+
+
+def keep_remote(engine: Engine, call: Call, flight: Flight, *, claim: Claim, value: Any, ttl: float) -> Flow:
+    """Fill the lease with ``value``; if the key was invalidated since it was granted, nothing is stored anywhere."""
+    second = engine.second
+    if second is None or claim.token is None:
+        return
+    tasks, wire = flight.loop is not None, second.wire(call.key())
+    data = sealed(engine, call, flight, claim=claim, value=value, ttl=ttl)
+    with second.local.lock:
+        second.return_locked(wire, flight)
+        if claim.mark is not None:
+            # Our own lease was news too. An accepted fill proves that nobody touched the key up to it.
+            second.marks.lift_locked(claim.mark)
+            claim.mark = second.marks.set_locked((wire,))
+    stored = False
+    if data is None or not flight.attached:
+        yield from second.attempt([Release(wire, claim.token)], tasks=tasks)
+    else:
+        stored = yield from stored_there(second, wire, Fill(wire, claim.token, data, ttl), tasks=tasks)
+        second.tally.fill_refused += not stored
+    if not stored:
+        with second.local.lock:
+            claim.lift_locked(second)
+
+
+def stored_there(second: SecondLevel, wire: str, order: Fill | Put, *, tasks: bool) -> Flow:
+    """Store a value; return whether that is certain. A store that may yet arrive is removed before it is believed."""
+    try:
+        (stored,) = yield from second.order([order], tasks=tasks)
+    except SICKNESS as error:
+        kind = kind_of(error)
+        if keeps_reading(kind):
+            second.tally.count_error(kind)
+        else:
+            second.failed(error)
+            second.past(wire)
+        return False
+    return bool(stored)
+
+
+def sealed(engine: Engine, call: Call, flight: Flight, *, claim: Claim, value: Any, ttl: float) -> bytes | None:
+    """Return the envelope of ``value``; ``None`` if it is not for the remote level."""
+    second = engine.second
+    if second is None or ttl <= 0:
+        return None
+    names = {tag: second.tag_name(tag) for tag in sorted(flight.tags)}
+    epoch = claim.versions.get(second.epoch_name, b"")
+    if not epoch or not claim.versions.keys() >= set(names.values()):
+        return None  # a tag that was added while loading: nobody knows its version before the load
+    payload = call.source.codec.encode(value)
+    if len(payload) > _MOST_BYTES:
+        second.tally.too_large += 1
+        return None
+    tags = {tag: claim.versions[name] for tag, name in names.items()}
+    shape = getattr(call.source.codec, "shape", UNTYPED_SHAPE)
+    contents = Contents(payload, epoch, tags, engine.wall(), ttl, flight.seconds)
+    return second.sealer.seal(second.wire(call.key()), contents, shape=shape)
+
+
+def given_up(engine: Engine, call: Call, flight: Flight) -> Flow:
+    """Give the lease of a load that failed back, so that the next one starts at once."""
+    second = engine.second
+    if second is not None:
+        with second.local.lock:
+            held = _ended_locked(second, call, flight)
+        if held is not None:
+            yield from second.attempt([Release(held[0], held[1].token)], tasks=flight.loop is not None)
+
+
+def abandon(engine: Engine, call: Call, flight: Flight) -> None:
+    """As ``given_up``, in the background: nobody can wait for it."""
+    second = engine.second
+    if second is None:
+        return
+    with second.local.lock:
+        held = _ended_locked(second, call, flight)
+    if held is not None:
+        tasks = flight.loop is not None
+        flow = second.attempt([Release(held[0], held[1].token)], tasks=tasks)
+        engine.background.start(flow, call.source.context, tasks=tasks)
+
+
+def _ended_locked(second: SecondLevel, call: Call, flight: Flight) -> tuple[str, Held] | None:
+    """Take note that ``flight`` has ended; return the lease that it still held, with its key."""
+    if call.source.local_only:
+        return None
+    wire = second.wire(call.key())
+    held = second.return_locked(wire, flight)
+    if held is None:
+        return None
+    held.claim.lift_locked(second)
+    return wire, held

@@ -27,11 +27,10 @@ from isp_perf.cache._ages import MISSING, age_of, life_of, opened, stale_value_l
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._entry import filled
-from isp_perf.cache._exchange import Flow, keep_remote, remote_value
+from isp_perf.cache._exchange import Claim, Flow, abandon, claimed, given_up, keep_remote, kept_locked
 from isp_perf.cache._local import LocalLevel, StagedEntry
 from isp_perf.cache._refusal import refuse
 from isp_perf.cache._stats import Counters
-from isp_perf.cache._tags import Versions
 from isp_perf.errors import CodecError
 
 __all__ = ["fail_loading", "fetch", "finish", "insert_locked", "lifetime", "local_ttl", "take_back"]
@@ -122,6 +121,13 @@ def _land_locked(call: Call, flight: Flight) -> None:
         del call.store.flights[call.slot]
 
 
+def _landed_locked(engine: Engine, call: Call, flight: Flight) -> None:
+    """Detach the flight at its end, also from those whose question has left."""
+    _land_locked(call, flight)
+    if engine.second is not None:
+        engine.second.sealed.pop(flight, None)
+
+
 def _wait(engine: Engine, call: Call, *, flight: Flight, waiter: Waiter, limit: float | None = None) -> Flow:
     """Wait for the flight's outcome; a waiter that leaves although it was just made leader passes that on."""
     joiner = leading()
@@ -131,7 +137,7 @@ def _wait(engine: Engine, call: Call, *, flight: Flight, waiter: Waiter, limit: 
         with engine.local.lock:
             flight.leave_locked(waiter, joiner)
             if waiter.outcome is TAKE_OVER and not flight.hand_over_locked():
-                _land_locked(call, flight)
+                _landed_locked(engine, call, flight)
         raise
     if outcome is TIMED_OUT:
         return outcome
@@ -186,9 +192,11 @@ def _fail(engine: Engine, call: Call, *, flight: Flight, failure: Failure) -> An
         if isinstance(failure.error, Exception):
             outcome = _instead_locked(engine, call, flight, failure=failure)
             waiters = flight.take_waiters()
-            _land_locked(call, flight)
+            _landed_locked(engine, call, flight)
         elif not flight.hand_over_locked():
-            _land_locked(call, flight)
+            _landed_locked(engine, call, flight)
+    if flight.landed:
+        abandon(engine, call, flight)
     for waiter in waiters:
         waiter.wake(outcome)
     return outcome
@@ -206,25 +214,57 @@ def _instead_locked(engine: Engine, call: Call, flight: Flight, *, failure: Fail
 
 def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
     """Return the value from the remote level or the loader, the flight landed, or the loader's ``Failure``."""
-    versions: Versions = {}
-    if flight.tags or not reload:
-        found, versions = yield from remote_value(engine, call, flight)
-        if found is not MISSING and not reload:
-            return _take_remote(engine, call, flight=flight, found=found)
-    value = yield from _load(engine, call, flight)
+    while True:
+        claim = yield from claimed(engine, call, flight, reload=reload)
+        if claim.joins is None:
+            break
+        outcome = yield from _follow(engine, call, flight, other=claim.joins)
+        if outcome is not MISSING:
+            return outcome
+    if claim.found is not MISSING:
+        return _take_remote(engine, call, flight=flight, claim=claim)
+    value = yield from (_load_limited if claim.past else _load)(engine, call, flight)
     if value.__class__ is Failure:
+        if isinstance(value.error, Exception):
+            yield from given_up(engine, call, flight)
         return value
     value, ttl = filled(flight, value, lifetime(call.source.policy, value))
-    if ttl:
-        yield from keep_remote(engine, call, flight, value=value, ttl=ttl, versions=versions)
-    _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, ttl))
+    yield from keep_remote(engine, call, flight, claim=claim, value=value, ttl=ttl)
+    _store(engine, call, flight, claim=claim, value=value, ttl=local_ttl(call.source.policy, ttl))
     return value
 
 
-def _take_remote(engine: Engine, call: Call, *, flight: Flight, found: tuple[Any, float]) -> Any:
+def _follow(engine: Engine, call: Call, flight: Flight, *, other: Flight) -> Flow:
+    """Return the outcome of the load that holds the lease; ``MISSING`` if it has ended already."""
+    tasks = flight.loop is not None
+    with engine.local.lock:
+        if other.landed:
+            return MISSING
+        waiter = _join_locked(engine, call, other, tasks=tasks)
+    outcome = yield from _wait(engine, call, flight=other, waiter=waiter)
+    if outcome is TAKE_OVER:
+        other.lead_by(leading(), tasks=tasks)
+        outcome = yield from _lead(engine, call, other, reload=False)
+    if outcome.__class__ is not Failure:
+        with engine.local.lock:
+            _landed_locked(engine, call, flight)
+    return outcome
+
+
+def _load_limited(engine: Engine, call: Call, flight: Flight) -> Flow:
+    """As ``_load``, when the remote level does not protect what is behind the loader."""
+    function = call.store.owner
+    yield from engine.gate.enter(function, tasks=flight.loop is not None)
+    try:
+        return (yield from _load(engine, call, flight))
+    finally:
+        engine.gate.leave(function)
+
+
+def _take_remote(engine: Engine, call: Call, *, flight: Flight, claim: Claim) -> Any:
     """Keep what the remote level had for as long as it has left there."""
-    value, rest = found
-    _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, rest))
+    value, rest = claim.found
+    _store(engine, call, flight, claim=claim, value=value, ttl=local_ttl(call.source.policy, rest))
     engine.local.counters.remote_hits += 1
     call.source.counters.remote_hits += 1
     return value
@@ -255,7 +295,7 @@ def finish(engine: Engine, call: Call, flight: Flight, *, value: Any) -> Any:
     except CodecError as error:
         return _fail(engine, call, flight=flight, failure=Failure(error))
     value, ttl = filled(flight, value, lifetime(call.source.policy, value))
-    _store(engine, call, flight, value=value, ttl=local_ttl(call.source.policy, ttl))
+    _store(engine, call, flight, claim=Claim(), value=value, ttl=local_ttl(call.source.policy, ttl))
     flight.wake_all(value)
     return value
 
@@ -291,11 +331,11 @@ def _count_reason(counters: Counters, flight: Flight) -> None:
         counters.missed[flight.reason] = counters.missed.get(flight.reason, 0) + 1
 
 
-def _store(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float) -> None:
+def _store(engine: Engine, call: Call, flight: Flight, *, claim: Claim, value: Any, ttl: float) -> None:
     """Keep the value in the local level, unless the flight was detached, and end the flight."""
     local = engine.local
     with local.lock:
-        if flight.attached and ttl > 0:
+        if kept_locked(engine, call, claim) and flight.attached and ttl > 0:
             seconds, told = flight.seconds, flight.filling is not None
             insert_locked(local, call, value=value, ttl=ttl, load_seconds=seconds, tags=flight.tags, told=told)
             _keep_etag(call, flight)
@@ -303,7 +343,7 @@ def _store(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float
                 local.departures.note(call.store.mark(call.slot), EVICTED)
         elif flight.reason:
             local.departures.forget(call.store.mark(call.slot))
-        _land_locked(call, flight)
+        _landed_locked(engine, call, flight)
 
 
 def _keep_etag(call: Call, flight: Flight) -> None:

@@ -91,6 +91,14 @@ class CacheHealth:
         remote: ``"none"``, ``"up"`` or ``"down"``.
         remote_errors: failures of the remote level since the start.
         undelivered: whether invalidations wait for the remote level to come back.
+        l2: ``"none"``, ``"up"``, ``"down"``, or ``"recovering"``: it answers, and is told first what it missed.
+        l1_trusted: whether the local level may be believed now; without a remote level always.
+        journal: removals that the remote level was not told yet.
+        last_error_kind: the kind of the last failure: refused, timeout, reset, protocol, loading, readonly, oom,
+            masterdown, misconf, auth, noperm, maxclients, busy, moved or other; ``None``: none so far.
+        authenticated: whether values in the remote level are sealed with a secret.
+        channel: how changes by others are heard of: ``"tracking"``; ``"none"``: nothing that is shared is kept in the
+            local level.
     """
 
     status: str
@@ -99,6 +107,12 @@ class CacheHealth:
     remote: str
     remote_errors: int
     undelivered: bool
+    l2: str = "none"
+    l1_trusted: bool = True
+    journal: int = 0
+    last_error_kind: str | None = None
+    authenticated: bool = False
+    channel: str = "none"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -190,15 +204,29 @@ class Insight:
     def health(self) -> CacheHealth:
         """Return the state of both levels."""
         local, second = self._engine.local, self._engine.second
-        remote = "none" if second is None else "down" if second.resting else "up"
-        owes = second is not None and second.owes
-        return CacheHealth(
-            status="degraded" if owes or remote == "down" else "healthy",
+        health = CacheHealth(
+            status="healthy",
             l1_size=len(local),
             l1_weight_bytes=local.weight,
-            remote=remote,
-            remote_errors=0 if second is None else second.errors,
-            undelivered=owes,
+            remote="none",
+            remote_errors=0,
+            undelivered=False,
+        )
+        if second is None:
+            return health
+        left = len(second.journal)
+        return replace(
+            health,
+            status="healthy" if second.ready and not left else "degraded",
+            remote="up" if second.ready else "down",
+            remote_errors=second.errors,
+            undelivered=left > 0,
+            l2=second.condition.state,
+            l1_trusted=second.trust.given,
+            journal=left,
+            last_error_kind=second.condition.kind,
+            authenticated=second.sealer.authenticated,
+            channel="tracking" if second.trust.connected else "none",
         )
 
 

@@ -15,16 +15,16 @@ from isp_perf.cache._codec import packed, plain_codec
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
 from isp_perf.cache._copies import handed_out
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._exchange import Flow, decoded, keep_remote
+from isp_perf.cache._exchange import Flow, kept_locked
 from isp_perf.cache._flow import insert_locked, lifetime, local_ttl
-from isp_perf.cache._lanes import Sets, side_by_side
+from isp_perf.cache._lanes import is_order, perform_lanes, side_by_side
 from isp_perf.cache._local import Store
 from isp_perf.cache._many import Together, read_remote
+from isp_perf.cache._reading import looked_up, put_remote
 from isp_perf.cache._removal import Removal
 from isp_perf.cache._scope import bypassing, fetch, mode_of
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import Counters
-from isp_perf.cache._tags import made_versions, read_tagged
 from isp_perf.typing import Clock, Codec
 
 __all__ = ["KeySource", "Keys"]
@@ -125,7 +125,7 @@ class Keys:
 
     def together(self, site: Site) -> Together:
         """Return what answers several calls of ``site`` at once."""
-        return Together(self._engine, self.removal, site.batcher)
+        return Together(self._engine, site.batcher)
 
     def _call(self, key: str, policy: CachePolicy, options: PolicyOptions) -> Call:
         """Return a call for ``key``: under ``policy``, or as the function says whose key it is, with ``options``.
@@ -202,7 +202,7 @@ class Keys:
 
     def _read_remote(self, found: dict[str, Any], missing: list[str], policy: CachePolicy, *, tasks: bool) -> Flow:
         calls = [self._reading(key, policy) for key in missing] if self._engine.second is not None else []
-        values = yield from read_remote(self._engine, self.removal, calls, tasks=tasks)
+        values = yield from read_remote(self._engine, calls, tasks=tasks)
         there = {key: value for key, value in zip(missing, values, strict=False) if value is not MISSING}
         found |= there
         with self._engine.local.lock:
@@ -225,27 +225,25 @@ class Keys:
         return None
 
     def _write_here(self, flows: list[Flow]) -> list[Any]:
-        sets = Sets(self._engine.ops(tasks=False))
-        return side_by_side(flows, sets.is_set, sets.send)
+        return side_by_side(flows, is_order, perform_lanes)
 
     def write_call(self, call: Call, value: Any, *, tasks: bool) -> Flow:
         """Store ``value`` as the result of ``call``."""
         value = handed_out(call.source.policy, value)
         ttl = lifetime(call.source.policy, value)
         local, key = self._engine.local, call.key()
+        shared = self._engine.second is not None and not call.source.local_only
         written = Flight()
         written.lead_by(None, tasks=tasks)
         written.tags = frozenset(call.tags())
-        versions = yield from self._versions(call, tasks=tasks)
         with local.lock:
             self.removal.detach_locked({key}.__contains__)
-            self._replace_locked(call, key, value=value, ttl=local_ttl(call.source.policy, ttl))
+            # What is shared comes back from the remote level with the next call, under the marks that prove it.
+            self._replace_locked(call, key, value=value, ttl=0.0 if shared else local_ttl(call.source.policy, ttl))
             self.removal.writes[written] = key
         try:
-            if ttl and not call.source.local_only:
-                yield from keep_remote(self._engine, call, written, value=value, ttl=ttl, versions=versions)
-            elif self._engine.second is not None:
-                yield from self._engine.second.delete(self._engine.ops(tasks=tasks), (key,))
+            if shared:
+                yield from put_remote(self._engine, call, written, value=value, ttl=ttl)
         finally:
             self.removal.writes.pop(written, None)
 
@@ -262,12 +260,12 @@ class Keys:
             entry = local.find_locked(call.store, call.slot)
             if entry is not None and is_fresh(local, entry):
                 return entry.value
-        if self._engine.second is None or call.source.local_only:
-            return default
-        key = call.key()
-        data, versions = yield from read_tagged(self._engine.second, self._engine.ops(tasks=tasks), [key])
-        result: Any = decoded(self._engine, call, data[key], versions=versions) if key in data else MISSING
-        return default if result is MISSING else result[0]
+        claims = yield from looked_up(self._engine, {call.key(): call}, tasks=tasks)
+        for claim in claims.values():
+            with local.lock:
+                kept_locked(self._engine, call, claim)
+            return claim.found[0]
+        return default
 
     def _replace_locked(self, call: Call, key: str, *, value: Any, ttl: float) -> None:
         """Put the value where the key already lives, so that the function it belongs to finds it."""
@@ -278,11 +276,3 @@ class Keys:
             local.remove_locked(entry)
         if ttl > 0:
             insert_locked(local, call, value=value, ttl=ttl, load_seconds=0.0, tags=frozenset(call.tags()))
-
-    def _versions(self, call: Call, *, tasks: bool) -> Flow:
-        """Return the versions of the tags of ``call``, made where there were none."""
-        if not call.source.policy.tags or self._engine.second is None or call.source.local_only:
-            return {}
-        second, ops, tags = self._engine.second, self._engine.ops(tasks=tasks), call.tags()
-        _, versions = yield from read_tagged(second, ops, (), tags=tags)
-        return (yield from made_versions(second, ops, tags, versions=versions, ttl=call.source.policy.fresh))

@@ -9,7 +9,7 @@ from isp_perf._runtime.drive import Failure, without_frame
 from isp_perf._runtime.flights import ThreadWaiter
 from isp_perf.cache._exchange import Flow
 
-__all__ = ["Lane", "Sets", "side_by_side"]
+__all__ = ["Lane", "is_order", "perform_lanes", "side_by_side"]
 
 _EVERY_ERROR: Final = Exception  # a sick level may raise anything: each writer decides what that means
 _EVERY_OUTCOME: Final = BaseException  # an interruption is an outcome too: every flow has to hear of it
@@ -103,39 +103,20 @@ def _answers(lanes: list[Lane], together: Callable[[list[Lane]], list[Any]]) -> 
         return [Failure(without_frame(error))] * len(lanes)
 
 
-class Sets:
-    """Writes of single values that leave together.
+def is_order(step: Any) -> bool:
+    """Return whether ``step`` asks something of the remote level."""
+    return isinstance(step, partial) and getattr(cast("Any", step).func, "__name__", "") == "perform"
 
-    Args:
-        ops: the remote level for threads; one without ``set_many`` is asked for each value.
-    """
 
-    def __init__(self, ops: Any) -> None:
-        self._ops = ops
-        self._set_many = getattr(ops, "set_many", None)
-
-    def is_set(self, step: Any) -> bool:
-        """Return whether ``step`` writes one value."""
-        return self._set_many is not None and isinstance(step, partial) and cast("Any", step).func == self._ops.set
-
-    def send(self, lanes: list[Lane]) -> list[Any]:
-        """Write the values of all ``lanes``, those of one ttl with one command."""
-        steps = [cast("Any", lane.step) for lane in lanes]
-        by_ttl: dict[float | None, dict[str, bytes]] = {}
-        for step in steps:
-            wire, data = step.args
-            by_ttl.setdefault(step.keywords["ttl"], {})[wire] = data
-        errors: dict[str, Exception] = {}
-        for ttl, values in by_ttl.items():
-            errors |= self._sent(values, ttl)
-        return [Failure(errors[step.args[0]]) if step.args[0] in errors else None for step in steps]
-
-    def _sent(self, values: dict[str, bytes], ttl: float | None) -> dict[str, Exception]:
-        try:
-            result: Any = self._set_many(values, ttl=ttl) if self._set_many else None
-        except _EVERY_ERROR as error:
-            return dict.fromkeys(values, error)
-        return dict(getattr(result, "errors", None) or {})
+def perform_lanes(lanes: list[Lane]) -> list[Any]:
+    """Carry out what all ``lanes`` ask of the remote level in one round trip."""
+    steps = [cast("Any", lane.step) for lane in lanes]
+    orders = [order for step in steps for order in step.args[0]]
+    try:
+        answers = list(steps[0].func(orders, **steps[0].keywords))
+    except _EVERY_ERROR as error:
+        return [Failure(error)] * len(lanes)
+    return [[answers.pop(0) for _ in step.args[0]] for step in steps]
 
 
 def _waits(step: Any) -> bool:

@@ -12,6 +12,7 @@ from weakref import WeakSet
 from isp_perf._core.ranges import whole
 from isp_perf._runtime.drive import adrive
 from isp_perf._runtime.resolve import remote_level
+from isp_perf.cache._asking import Asker
 from isp_perf.cache._batcher import batcher_for
 from isp_perf.cache._blocking import SyncCacheManager, options_for
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
@@ -27,7 +28,9 @@ from isp_perf.cache._remote import SecondLevel
 from isp_perf.cache._scope import ModeContext
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import CacheStats
+from isp_perf.cache._upkeep import keep
 from isp_perf.cache._warm import warm, warm_plan
+from isp_perf.cache._writing import WriteIntent
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import RemoteLevel
 
@@ -87,17 +90,33 @@ class CacheManager:
             self._resolved = (redis, remote_level(redis))
         self._options = chosen
         namespace = chosen.get("namespace", "isp")
-        prefix = f"{namespace}:{chosen.get('schema', 1)}:"
         engine, level = self._engine, self._resolved[1]
         with engine.local.lock:
             self._keys.removal.supersede_all_locked()
             engine.local.configure_locked(
                 chosen.get("max_entries", ROOM), clock, max_bytes=chosen.get("max_bytes"), l1=chosen.get("l1")
             )
-            engine.second = None if level is None else SecondLevel(level, prefix, clock)
+            if engine.second is not None:
+                engine.second.leave()
+            engine.second = second = None if level is None else self._second(level)
+            engine.asker = None if second is None else Asker(second)
             engine.prefix = namespace
             engine.wall = time if clock is monotonic else clock
         engine.observe(chosen.get("observer"), self.name)
+
+    def _second(self, level: RemoteLevel) -> SecondLevel:
+        options = self._options
+        secret = options.get("secret") or ()
+        return SecondLevel(
+            level,
+            self._engine.local,
+            namespace=options.get("namespace", "isp"),
+            schema=str(options.get("schema", 1)),
+            secrets=(secret,) if isinstance(secret, bytes) else secret,
+            flush=options.get("after_outage", "flush") == "flush",
+            upkeep=keep,
+            observer=options.get("observer"),
+        )
 
     @property
     def policy(self) -> CachePolicy:
@@ -225,8 +244,8 @@ class CacheManager:
         return self._receipt(await adrive(self._keys.removal.invalidate_tags(tags, tasks=True)))
 
     async def clear(self) -> Receipt:
-        """Remove every key of this namespace and schema."""
-        return await self.invalidate_pattern("*")
+        """Remove everything of this namespace, whatever its schema; one command in Redis, whatever the number."""
+        return self._receipt(await adrive(self._keys.removal.clear(tasks=True)))
 
     async def warm_cache(
         self,
@@ -292,6 +311,18 @@ class CacheManager:
         """Return the state of both levels; asks nobody, so it never waits."""
         return self._insight.health()
 
+    def writing(self, *keys: str) -> WriteIntent:
+        """Return a context manager to put around a change of what ``keys`` are loaded from, its commit included.
+
+        Until it is left no process believes or stores those keys. If this process dies between, the intent ends by
+        itself after 2 s; leaving it removes the keys, whether the body succeeded, failed or was cancelled. With
+        ``async with`` or ``with``; it answers a ``WriteIntent``.
+
+        Args:
+            *keys: logical keys.
+        """
+        return WriteIntent(self._engine.second, self._keys.removal, keys)
+
     async def snapshot(self, path: str | PathLike[str], *, top: int = 1000) -> int:
         """Write the hottest calls of cached functions to a file, to warm the next start; keys, never values.
 
@@ -338,11 +369,14 @@ class CacheManager:
     async def start(self) -> None:
         """Deliver what an earlier outage left undelivered. Optional: the first use does the same."""
         if self._engine.second is not None:
-            await adrive(self._engine.second.settle(self._engine.ops(tasks=True)))
+            await adrive(self._engine.second.settle(tasks=True))
 
     async def aclose(self) -> None:
-        """Close the remote level if this manager opened it from a URL; later calls open it again."""
+        """End the channel, and the remote level if this manager opened it from a URL; later calls open them again."""
         given, level = self._resolved
+        if self._engine.second is not None:
+            await adrive(self._engine.second.settle(tasks=True))
+            self._engine.second.leave()
         if isinstance(given, str) and level is not None:
             await level.aclose()
 
@@ -363,7 +397,7 @@ class CacheManager:
 
     async def _settle(self) -> bool:
         second = self._engine.second
-        return second is None or bool(await adrive(second.settle(self._engine.ops(tasks=True))))
+        return second is None or bool(await adrive(second.settle(tasks=True)))
 
     def _refuse_rival(self, site: Site) -> None:
         for other in self._sites:

@@ -1,7 +1,7 @@
 """Several calls of one function together: one read of the remote level for all, then the loads side by side."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -10,12 +10,11 @@ from isp_perf.cache._ages import MISSING, is_fresh
 from isp_perf.cache._batcher import Batcher
 from isp_perf.cache._copies import handed_out
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._exchange import Flow, decoded
+from isp_perf.cache._exchange import Claim, Flow, kept_locked
 from isp_perf.cache._flow import insert_locked, local_ttl
 from isp_perf.cache._lanes import side_by_side
-from isp_perf.cache._removal import Removal
+from isp_perf.cache._reading import looked_up
 from isp_perf.cache._scope import fetch, mode_of
-from isp_perf.cache._tags import Versions, read_tagged, tags_of
 
 __all__ = ["Together", "read_remote"]
 
@@ -27,13 +26,11 @@ class Together:
 
     Args:
         engine: the levels.
-        removal: tells whether something was removed while the remote level was read.
         batcher: the loader of many, if the function has one.
     """
 
-    def __init__(self, engine: Engine, removal: Removal, batcher: Batcher | None) -> None:
+    def __init__(self, engine: Engine, batcher: Batcher | None) -> None:
         self._engine = engine
-        self._removal = removal
         self._batcher = batcher
 
     def answer(self, calls: Sequence[Call], *, tasks: bool) -> Flow:
@@ -57,7 +54,7 @@ class Together:
         if mode_of(self._engine) is None:
             absent = self._take_local(calls, counts, outcomes)
             asked = [calls[place] for place in absent]
-            found = yield from read_remote(self._engine, self._removal, asked, tasks=tasks)
+            found = yield from read_remote(self._engine, asked, tasks=tasks)
             for place, outcome in zip(absent, found, strict=True):
                 outcomes[place] = outcome
                 self._count_remote(calls[place], counts[place] if outcome is not MISSING else 0)
@@ -130,37 +127,19 @@ class Together:
         return outcomes
 
 
-def read_remote(engine: Engine, removal: Removal, calls: Sequence[Call], *, tasks: bool) -> Flow:
+def read_remote(engine: Engine, calls: Sequence[Call], *, tasks: bool) -> Flow:
     """Return what the remote level has of each of ``calls``, or ``MISSING``, after one round trip; keep it locally."""
-    if engine.second is None or not calls:
-        return [MISSING] * len(calls)
-    keys = [call.key() for call in calls]
-    tags = frozenset[str]().union(*(call.tags() for call in calls))
-    epoch = removal.epoch
-    data: Mapping[str, bytes]
-    data, versions = yield from read_tagged(engine.second, engine.ops(tasks=tasks), keys, tags=tags)
-    return [
-        _taken(engine, call, data[key], versions=versions, true=lambda: epoch == removal.epoch)
-        if key in data
-        else MISSING
-        for call, key in zip(calls, keys, strict=True)
-    ]
-
-
-def _taken(engine: Engine, call: Call, data: bytes, *, versions: Versions, true: Callable[[], bool]) -> Any:
-    """Return the value in ``data``, or ``MISSING``; keep it if it is still ``true``."""
-    result: Any = decoded(engine, call, data, versions=versions)
-    if result is MISSING:
-        return MISSING
+    by_key = {call.key(): call for call in calls}
+    claims = yield from looked_up(engine, by_key, tasks=tasks)
     with engine.local.lock:
-        if true():
-            _keep_locked(engine, call, result, tags=tags_of(data))
-    return result[0]
+        for key, claim in claims.items():
+            _keep_locked(engine, by_key[key], claim)
+    return [claims[key].found[0] if key in claims else MISSING for key in (call.key() for call in calls)]
 
 
-def _keep_locked(engine: Engine, call: Call, result: tuple[Any, float], *, tags: frozenset[str]) -> None:
-    """Keep what was read, unless a load of it has begun; who asks has seen that nothing was removed meanwhile."""
-    value, rest = result
+def _keep_locked(engine: Engine, call: Call, claim: Claim) -> None:
+    """Keep what was read, unless it has changed since, or a load of it has begun."""
+    value, rest = claim.found
     ttl = local_ttl(call.source.policy, rest)
-    if ttl > 0 and call.slot not in call.store.flights:
-        insert_locked(engine.local, call, value=value, ttl=ttl, load_seconds=0.0, tags=tags)
+    if kept_locked(engine, call, claim) and ttl > 0 and call.slot not in call.store.flights:
+        insert_locked(engine.local, call, value=value, ttl=ttl, load_seconds=0.0, tags=claim.tags)

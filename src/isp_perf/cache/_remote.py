@@ -1,144 +1,379 @@
-"""The second level: a ``RemoteLevel`` that may be sick at any time without the cache noticing more than a miss.
+"""The second level of one manager: where its orders go, what it holds there, and whether it may be believed.
 
-After a failure it is left alone for a while, so that a dead Redis does not cost every miss its timeout. Keys that were
-to be deleted meanwhile are *debts*: they are deleted before anything is read again. A key that is being written is not
-read, and one whose write failed or was overtaken by an invalidation is a debt too, since the write may yet arrive.
+It may be sick at any time without a reader noticing more than a miss. The first failure ends its use: calls go to their
+loaders, and one prober in the background finds out when it is back. What it could not be told meanwhile stands in the
+journal, which is delivered before anything is believed again.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
-from typing import Any, Final
+from time import monotonic
+from typing import Any, Final, NamedTuple
+from weakref import ref
 
-from isp_perf.typing import Clock, RemoteLevel
+from isp_perf._core.envelope import Sealer
+from isp_perf._core.journal import Journal
+from isp_perf._core.leases import LEASE_SECONDS, kind_of
+from isp_perf._runtime.flights import Flight
+from isp_perf.cache._health import Condition, Tally
+from isp_perf.cache._home import Home
+from isp_perf.cache._local import LocalLevel
+from isp_perf.cache._marks import Marks
+from isp_perf.cache._trust import Trust
+from isp_perf.typing import Drop, Observer, Order, RemoteLevel, Renew
 
-__all__ = ["Ops", "SecondLevel", "Steps"]
+__all__ = ["DEADLINE", "SICKNESS", "Ear", "Held", "SecondLevel", "Steps"]
 
 Steps = Generator[Callable[[], Any], Any, Any]
-Ops = Any
-_FIRST_REST: Final = 0.1
-_LONGEST_REST: Final = 5.0
-_MOST_DEBTS: Final = 10_000
-# A driver's own errors are among them (no memory, no permission, a foreign type under the key): none is the reader's.
-_SICKNESS: Final = Exception
+DEADLINE: Final = 0.05
+"""Seconds that a caller waits for the remote level before it goes on without."""
+SICKNESS: Final = Exception
+"""What a level may raise, its driver's own errors among them: none is the reader's."""
+_MOST_ORPHANS: Final = 10_000
 _GLOB: Final = str.maketrans({character: f"\\{character}" for character in "*?[]\\"})
 
 
+class Held(NamedTuple):
+    """A lease that this process holds."""
+
+    token: bytes
+    flight: Flight
+    claim: Any
+
+
+class Ear:
+    """Listens for a manager without keeping it alive.
+
+    Args:
+        second: who is told.
+    """
+
+    __slots__ = ("_second",)
+
+    def __init__(self, second: "ref[SecondLevel]") -> None:
+        self._second = second
+
+    def changed(self, keys: Sequence[bytes] | None, /) -> None:
+        """Pass on what changed."""
+        if (second := self._second()) is not None:
+            second.changed(keys)
+
+    def connected(self) -> None:
+        """Pass on that changes are reported."""
+        if (second := self._second()) is not None:
+            second.connected()
+
+    def lost(self) -> None:
+        """Pass on that changes may have been missed."""
+        if (second := self._second()) is not None:
+            second.lost()
+
+
 class SecondLevel:
-    """The remote level of one manager. Its methods are flows: they yield steps of the colour of ``ops``.
+    """The remote level of one manager. Its flows yield steps of the colour that ``tasks`` names.
 
     Args:
         level: the remote level.
-        prefix: what stands before every logical key, ``namespace:schema:``.
-        clock: monotonic seconds.
+        local: the manager's local level, whose lock guards what is here.
+        namespace: what stands first in every key there.
+        schema: what stands second.
+        secrets: for sealing; none: see ``Sealer``.
+        flush: bump the namespace's version after an outage.
+        upkeep: returns the flow that tends the level beside its callers, see ``_upkeep``.
+        observer: hears of outages.
+
+    Attributes:
+        epoch: the version of the namespace, as last seen.
+        sealed: loads whose question is on its way or answered, by key: whoever comes later asks for itself.
+        held: leases of this process by key.
+        delivering: callers that are telling the level what stands in the journal.
+        schemas: every schema that a living manager of the namespace uses.
     """
 
-    errors: int
+    epoch: bytes
 
-    def __init__(self, level: RemoteLevel, prefix: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        level: RemoteLevel,
+        local: LocalLevel,
+        *,
+        namespace: str,
+        schema: str,
+        secrets: Sequence[bytes] = (),
+        flush: bool = True,
+        upkeep: "Callable[[ref[SecondLevel], Home], Steps]",
+        observer: Observer | None = None,
+    ) -> None:
         self.level = level
-        self.prefix = prefix
-        self.errors = 0
-        self._clock = clock
-        self._rest_until = float("-inf")
-        self._rest = 0.0
-        self._debts: set[str] = set()
-        self._patterns: set[str] = set()
-        self._writing: dict[str, int] = {}
+        self.local = local
+        self.namespace = namespace
+        self.schema = schema
+        self.flush = flush
+        self.prefix = f"{namespace}:{schema}:"
+        self.epoch_name = f"{namespace}:%epoch"
+        self.schemas_name = f"{namespace}:%schemas"
+        self.sealer = Sealer(namespace, secrets)
+        self.condition = Condition(namespace, observer)
+        self.tally = Tally()
+        self.journal = Journal(self.epoch_name)
+        self.marks = Marks()
+        self.trust = Trust(local)
+        self.epoch = b""
+        self.identity = ""
+        self.schemas: set[str] = {schema}
+        self.sealed: dict[Flight, str] = {}
+        self.held: dict[str, Held] = {}
+        self.used_at = monotonic()
+        self.delivering = 0
+        self._orphans: dict[str, tuple[bytes, float]] = {}
+        self._home: Home | None = None
+        self._upkeep = upkeep
+        with local.lock:
+            local.index_locked()
+
+    # -- names
+
+    def wire(self, key: str) -> str:
+        """Return the key in the remote level of a logical key."""
+        return self.prefix + key
+
+    def tag_name(self, tag: str) -> str:
+        """Return the key of a tag's version."""
+        return f"{self.namespace}:%tag:{tag}"
+
+    def names(self, tags: Iterable[str]) -> tuple[str, ...]:
+        """Return the keys of the versions that a value with these tags depends on; the namespace's comes first."""
+        return (self.epoch_name, *map(self.tag_name, tags))
+
+    def everywhere(self, wires: Iterable[str]) -> list[str]:
+        """Return ``wires``, and what they are called under the other schemas that live."""
+        names = list(wires)
+        others = [f"{self.namespace}:{schema}:" for schema in self.schemas if schema != self.schema]
+        return names + [
+            prefix + name.removeprefix(self.prefix)
+            for prefix in others
+            for name in names
+            if name.startswith(self.prefix)
+        ]
+
+    # -- orders
 
     @property
-    def resting(self) -> bool:
-        """Whether it is left alone after a failure."""
-        return self._clock() < self._rest_until
+    def ready(self) -> bool:
+        """Whether it may be asked and believed."""
+        return self.condition.state == "up"
 
-    @property
-    def owes(self) -> bool:
-        """Whether deletions are still to be delivered."""
-        return bool(self._debts or self._patterns)
+    def order(self, orders: Sequence[Order], *, tasks: bool, within: float = DEADLINE) -> Steps:
+        """Carry out ``orders`` in one round trip and return their answers; errors are the level's."""
+        home = self.home(tasks=tasks)
+        self.used_at = sent = monotonic()
+        if not home.serves(tasks=tasks):
+            level = self.level if tasks else self.level.blocking
+            return (yield partial(level.perform, orders, within=within))
+        answers = yield partial(home.channel.perform, orders, within=within)
+        with self.local.lock:
+            self.trust.proved_locked(sent)
+        return answers
 
-    def read_many(self, ops: Ops, keys: Iterable[str]) -> Steps:
-        """Return the bytes of those ``keys`` that are there and may be believed, in one round trip."""
-        wires = [self.prefix + key for key in keys if self.prefix + key not in self._writing]
-        if not wires or not (yield from self._ready(ops)):
-            return {}
-        found: Mapping[str, bytes] | None = yield from self._ask(ops, wires)
-        return {wire.removeprefix(self.prefix): data for wire, data in (found or {}).items()}
-
-    def _ask(self, ops: Ops, wires: list[str]) -> Steps:
-        if len(wires) > 1:
-            return (yield from self._try(partial(ops.get_many, wires)))
-        data = yield from self._try(partial(ops.get, wires[0]))
-        return None if data is None else {wires[0]: data}
-
-    def write(self, ops: Ops, key: str, data: bytes, *, ttl: float, valid: Callable[[], bool]) -> Steps:
-        """Store ``data`` for ``ttl`` seconds, and take it back if it is no longer ``valid`` once it arrived."""
-        wire = self.prefix + key
-        if wire in self._writing or not (yield from self._ready(ops)):
-            return
-        self._writing[wire] = 1
-        settled = False
+    def attempt(self, orders: Sequence[Order], *, tasks: bool) -> Steps:
+        """As ``order``, but a failure ends the level's use and answers ``None``."""
         try:
-            errors = self.errors
-            yield from self._try(partial(ops.set, wire, data, ttl=ttl))
-            settled = errors == self.errors and valid()
-        finally:
-            if not settled:
-                self._owe({wire})
-            del self._writing[wire]
-        if not settled:
-            yield from self._ready(ops)
+            return (yield from self.order(orders, tasks=tasks))
+        except SICKNESS as error:
+            self.failed(error)
+            return None
 
-    def delete(self, ops: Ops, keys: Iterable[str]) -> Steps:
-        """Delete ``keys``; return whether that is done now or owed."""
-        self._owe({self.prefix + key for key in keys})
-        yield from self._ready(ops)
-        return not self.owes
+    def failed(self, error: Exception) -> None:
+        """Take note of a failure: the level is left alone until a probe works."""
+        kind = kind_of(error)
+        self.tally.count_error(kind)
+        if kind == "busy":  # our own limit, not the level's
+            return
+        self.down(kind)
 
-    def delete_pattern(self, ops: Ops, glob: str) -> Steps:
-        """Delete what matches ``glob``; return whether that is done now or owed."""
-        self._patterns.add(self.prefix.translate(_GLOB) + glob)
-        yield from self._ready(ops)
-        return not self.owes
+    def down(self, kind: str) -> None:
+        """End the level's use; whoever waits for it goes on without."""
+        with self.local.lock:
+            self.tally.outages += self.condition.down(kind)
+            self.marks.changed_all_locked()
 
-    def settle(self, ops: Ops) -> Steps:
-        """Deliver what is owed; return whether nothing is left."""
-        yield from self._ready(ops)
-        return not self.owes
+    @property
+    def errors(self) -> int:
+        """Failures so far."""
+        return sum(self.tally.errors.values())
 
-    def _owe(self, wires: set[str]) -> None:
-        self._debts |= wires
-        if len(self._debts) > _MOST_DEBTS:
-            self._debts = set()
-            self._patterns.add(self.prefix.translate(_GLOB) + "*")
+    # -- removal
 
-    def _ready(self, ops: Ops) -> Steps:
-        """Pay every debt; return whether the level may be believed."""
-        if self.resting:
+    def drop(self, names: Iterable[str], *, tasks: bool) -> Steps:
+        """Remove ``names`` and return whether that is done, or stands in the journal."""
+        gone = self.everywhere(names)
+        return (yield from self.deliver([Drop(chunk) for chunk in _chunks(gone)], gone, tasks=tasks))
+
+    def deliver(self, orders: Sequence[Order], names: Sequence[str], *, tasks: bool) -> Steps:
+        """Carry out ``orders``, which remove ``names``; return whether that is done, or stands in the journal."""
+        with self.local.lock:
+            self.journal.add(names)
+        if not self.ready:
+            self.home(tasks=tasks)
             return False
-        if self._rest:
-            # One caller tries; the others go on without the level until it is known to be back.
-            self._rest_until = self._clock() + self._rest
-        while self.owes:
-            debts, patterns = self._debts.copy(), self._patterns.copy()
-            errors = self.errors
-            if debts:
-                yield from self._try(partial(ops.delete, *debts))
-            for glob in patterns if errors == self.errors else ():
-                yield from self._try(partial(ops.delete_pattern, glob, force=True))
-            if errors != self.errors:
-                return False
-            self._debts -= debts
-            self._patterns -= patterns
+        self.delivering += 1
+        try:
+            answers = yield from self.attempt(orders, tasks=tasks)
+        finally:
+            self.delivering -= 1
+        if answers is None:
+            return False
+        with self.local.lock:
+            self.journal.delivered(names)
         return True
 
-    def _try(self, step: Callable[[], Any]) -> Steps:
-        """Take one step; a sick level answers ``None`` and is left alone for a while."""
+    def drop_pattern(self, glob: str, *, tasks: bool) -> Steps:
+        """Remove what matches ``glob`` under every living schema; return whether that is done."""
+        globs = [f"{self.namespace}:{schema}:".translate(_GLOB) + glob for schema in sorted(self.schemas)]
+        with self.local.lock:
+            for each in globs:
+                self.journal.add_glob(each)
+        if not self.ready:
+            self.home(tasks=tasks)
+            return False
+        return (yield from self._deliver_globs(globs, tasks=tasks))
+
+    def _deliver_globs(self, globs: Sequence[str], *, tasks: bool) -> Steps:
+        level = self.level if tasks else self.level.blocking
         try:
-            answer = yield step
-        except _SICKNESS:
-            self.errors += 1
-            self._rest = min(_LONGEST_REST, 2 * self._rest or _FIRST_REST)
-            self._rest_until = self._clock() + self._rest
-            return None
-        self._rest = 0.0
-        self._rest_until = float("-inf")
-        return answer
+            for glob in globs:
+                yield partial(level.delete_pattern, glob, force=True)
+                with self.local.lock:
+                    self.journal.delivered((), (glob,))
+        except SICKNESS as error:
+            self.failed(error)
+            return False
+        return True
+
+    def settle(self, *, tasks: bool) -> Steps:
+        """Deliver the journal if the level is up; return whether nothing is left."""
+        self.home(tasks=tasks)
+        while self.ready and len(self.journal):
+            names, globs = self.journal.chunk(), self.journal.globs()
+            done = (yield from self.deliver([Drop(names)], names, tasks=tasks)) if names else True
+            if not done or not (yield from self._deliver_globs(globs, tasks=tasks)):
+                break
+        return self.ready and not len(self.journal)
+
+    def past(self, wire: str) -> None:
+        """Take note that a caller is served past the level: what is there is removed before it is believed again."""
+        with self.local.lock:
+            self.tally.past += 1
+            self.journal.add((wire,))
+
+    # -- leases
+
+    def hold_locked(self, wire: str, held: Held) -> None:
+        """Take note of a lease."""
+        self.held[wire] = held
+
+    def return_locked(self, wire: str, flight: Flight) -> Held | None:
+        """Take note that ``flight`` holds its lease no longer; return that lease, if it is still known."""
+        held = self.held.get(wire)
+        return self.held.pop(wire) if held is not None and held.flight is flight else None
+
+    def orphan_locked(self, wires: Iterable[str], token: bytes) -> None:
+        """Take note of leases whose answer was lost, and that may have been granted."""
+        until = monotonic() + LEASE_SECONDS
+        for wire in wires:
+            self._orphans[wire] = (token, until)
+        while len(self._orphans) > _MOST_ORPHANS:
+            del self._orphans[next(iter(self._orphans))]
+
+    def adopt_locked(self, wire: str, token: bytes) -> bool:
+        """Return whether the lease ``token`` is one whose answer was lost; it is the caller's then."""
+        known = self._orphans.get(wire)
+        if known is None or known[0] != token:
+            return False
+        del self._orphans[wire]
+        return True
+
+    def renewal(self) -> list[Order]:
+        """Return the order that keeps the leases of living loads, if there are any."""
+        with self.local.lock:
+            for wire, held in list(self.held.items()):
+                if held.flight.landed or held.flight.abandoned():
+                    del self.held[wire]
+            now = monotonic()
+            for wire in [wire for wire, (_, until) in self._orphans.items() if until < now]:
+                del self._orphans[wire]
+            tokens = tuple(held.token for held in self.held.values())
+            return [Renew(tuple(self.held), tokens, LEASE_SECONDS)] if tokens else []
+
+    # -- what the channel reports
+
+    def changed(self, keys: Sequence[bytes] | None, /) -> None:
+        """Forget what changed."""
+        with self.local.lock:
+            if keys is None:
+                self._changed_all_locked()
+                return
+            for key in keys:
+                self._changed_locked(key.decode("utf-8", "surrogatepass"))
+
+    def _changed_locked(self, name: str) -> None:
+        self.marks.changed_locked(name)
+        if name.startswith(self.prefix):
+            entry = self.local.index_locked().get(name.removeprefix(self.prefix))
+            if entry is not None:
+                self.local.invalidate_locked(entry)
+        elif name == self.epoch_name:
+            self._changed_all_locked()
+        else:
+            for entry in list(self.local.tagged.get(name.removeprefix(self.tag_name("")), ())):
+                self.local.invalidate_locked(entry)
+
+    def _changed_all_locked(self) -> None:
+        self.marks.changed_all_locked()
+        self.local.drop_all_locked()
+
+    def connected(self) -> None:
+        """Believe the local level: changes are reported."""
+        with self.local.lock:
+            self.trust.connected_locked()
+
+    def lost(self) -> None:
+        """Drop the local level: changes may have been missed."""
+        with self.local.lock:
+            self.trust.lost_locked()
+        if self._home is not None and not self._home.gone:
+            self.tally.count_error("reset")
+            self.down("reset")
+
+    # -- home
+
+    def home(self, *, tasks: bool) -> Home:
+        """Return where the channel lives; a new one if there is none, or a loop's if it was a thread's."""
+        home = self._home
+        if home is not None and not home.gone and (home.loop is not None or not tasks):
+            return home
+        with self.local.lock:
+            if self._home is home:
+                self.leave()
+                level = self.level if tasks else self.level.blocking
+                self._home = home = Home(level.channel(f"{self.namespace}:", Ear(ref(self))), tasks=tasks)
+                home.start(self._upkeep(ref(self), home))
+            return self._home or self.home(tasks=tasks)
+
+    def leave(self) -> None:
+        """End the channel; the next use opens another one. A forked child forgets what is its parent's."""
+        home, self._home = self._home, None
+        if home is None:
+            return
+        with self.local.lock:
+            self.trust.lost_locked()
+            self.marks.changed_all_locked()
+            if home.forked:
+                self.journal = Journal(self.epoch_name)
+                for place in (self.held, self.sealed, self._orphans):
+                    place.clear()
+        home.close()
+
+
+def _chunks(names: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(names[start : start + 100]) for start in range(0, len(names), 100)]

@@ -5,12 +5,11 @@ from weakref import WeakSet
 
 from isp_perf._core.globs import glob_pattern
 from isp_perf._runtime.flights import Flight
-from isp_perf.cache._engine import Engine
+from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._exchange import Flow
 from isp_perf.cache._local import Store
 from isp_perf.cache._scope import forget_keys, forget_tags
 from isp_perf.cache._site import Site
-from isp_perf.cache._tags import version_key
 
 __all__ = ["Removal"]
 
@@ -40,6 +39,15 @@ class Removal:
 
     def invalidate(self, keys: Iterable[str], *, tasks: bool) -> Flow:
         """Remove ``keys`` everywhere and return whether the remote level knows."""
+        gone = tuple(dict.fromkeys(keys))
+        self.remove_here(gone)
+        second = self._engine.second
+        if second is None or not gone:
+            return True
+        return (yield from second.drop(map(second.wire, gone), tasks=tasks))
+
+    def remove_here(self, keys: Iterable[str]) -> None:
+        """Remove ``keys`` from the local level; what is being loaded under them is not stored."""
         gone = dict.fromkeys(keys)
         local = self._engine.local
         with local.lock:
@@ -48,9 +56,6 @@ class Removal:
                 entry = local.index_locked().get(key)
                 if entry is not None:
                     local.invalidate_locked(entry)
-        if self._engine.second is None or not gone:
-            return True
-        return (yield from self._engine.second.delete(self._engine.ops(tasks=tasks), gone))
 
     def invalidate_pattern(self, glob: str, *, tasks: bool) -> Flow:
         """Remove every key that matches the Redis glob and return whether the remote level knows."""
@@ -63,7 +68,25 @@ class Removal:
                     local.invalidate_locked(entry)
         if self._engine.second is None:
             return True
-        return (yield from self._engine.second.delete_pattern(self._engine.ops(tasks=tasks), glob))
+        return (yield from self._engine.second.drop_pattern(glob, tasks=tasks))
+
+    def clear(self, *, tasks: bool) -> Flow:
+        """Remove everything of the namespace and return whether the remote level knows; O(1) there."""
+        second, local = self._engine.second, self._engine.local
+        with local.lock:
+            self.supersede_all_locked()
+            local.drop_all_locked()
+        if second is None:
+            return True
+        # Without its version key the namespace has another version from the next use on: all values of it are misses.
+        return (yield from second.drop((second.epoch_name,), tasks=tasks))
+
+    def superseded(self, call: Call, *, tasks: bool) -> Flow:
+        """Let no load of ``call`` that is in progress be stored, here or elsewhere, and no value be found."""
+        key, second = call.key(), self._engine.second
+        self.supersede(key)
+        if second is not None and not call.source.local_only:
+            yield from second.drop((second.wire(key),), tasks=tasks)
 
     def supersede(self, key: str) -> None:
         """Let no load of ``key`` that is in progress be stored."""
@@ -83,11 +106,11 @@ class Removal:
             for tag in gone:
                 for entry in list(local.tagged.get(tag, ())):
                     local.invalidate_locked(entry)
-        if self._engine.second is None or not gone:
+        second = self._engine.second
+        if second is None or not gone:
             return True
         # Without its version key a tag has another version from the next use on: what carries the old one is a miss.
-        ops = self._engine.ops(tasks=tasks)
-        return (yield from self._engine.second.delete(ops, [version_key(tag) for tag in gone]))
+        return (yield from second.drop(map(second.tag_name, gone), tasks=tasks))
 
     def _detach_tagged_locked(self, gone: frozenset[str]) -> None:
         self.epoch += 1
@@ -97,8 +120,12 @@ class Removal:
                 if flight.tags & gone:
                     flight.attached = False
                     del store.flights[slot]
-        for written in self.writes:
+        second = self._engine.second
+        for written in [*self.writes, *(() if second is None else second.sealed)]:
             written.attached = written.attached and not written.tags & gone
+        if second is not None:
+            for tag in gone:
+                second.marks.changed_locked(second.tag_name(tag))
 
     def detach_locked(self, gone: Callable[[str], bool]) -> None:
         """Detach every load and write in progress whose key is ``gone``: it may finish, and is not kept."""
@@ -109,6 +136,9 @@ class Removal:
                 if gone(store.owner.key_of(slot, store.token)):
                     flight.attached = False
                     del store.flights[slot]
-        for written, key in list(self.writes.items()):
+        second = self._engine.second
+        for written, key in [*self.writes.items(), *(() if second is None else second.sealed.items())]:
             if gone(key):
                 written.attached = False
+        if second is not None:
+            second.marks.changed_where_locked(lambda name: gone(name.removeprefix(second.prefix)))

@@ -1,7 +1,7 @@
 """The pool's own methods for threads: the blocking twin of what ``RedisPool`` offers to asyncio."""
 
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,10 +10,13 @@ from isp_perf.errors import NotSentError, RemoteError
 from isp_perf.redis import _flow
 from isp_perf.redis._config import RedisSettings
 from isp_perf.redis._stats import BulkResult
+from isp_perf.typing import Listener, Order
 
 if TYPE_CHECKING:
+    from isp_perf.redis._scripts import Dialect
     from isp_perf.redis._sync import BlockingRedis
     from isp_perf.redis._sync_pipeline import LeavingPipeline
+    from isp_perf.redis._tracking import BlockingTrackedChannel
 
 __all__ = ["BlockingPool"]
 
@@ -33,6 +36,7 @@ class BlockingPool:
     def __init__(self, settings: RedisSettings, client: Callable[[], "BlockingRedis"]) -> None:
         self._settings = settings
         self._client = client
+        self._dialect: Dialect | None = None
 
     def get(self, key: Key) -> bytes | None:
         """Return the value of ``key``, or ``None``."""
@@ -99,6 +103,28 @@ class BlockingPool:
         """
         _flow.check_glob(glob, force=force)
         return self._write(_flow.delete_pattern(glob, dry_run=dry_run, force=force))
+
+    def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
+        """Carry out the cache's ``orders`` in one round trip within so many seconds; see ``RemoteLevel.perform``.
+
+        Raises:
+            NotSentError, MaybeExecutedError: the server could not be asked, or did not answer in time.
+        """
+        from isp_perf.redis._scripts import Dialect
+        from isp_perf.redis._tracking import perform_blocking
+
+        client = self._client()
+        if self._dialect is None:
+            self._dialect = Dialect()
+        return perform_blocking(
+            client.combiner, self._dialect, orders, node=client.node, within=within, connect_within=within
+        )
+
+    def channel(self, prefix: str, listener: Listener, /) -> "BlockingTrackedChannel":
+        """Return a channel for keys that begin with ``prefix``; see ``BlockingRemoteLevel.channel``."""
+        from isp_perf.redis._tracking import BlockingTrackedChannel
+
+        return BlockingTrackedChannel(self._client(), self._settings, prefix=prefix, listener=listener)
 
     def pipeline(
         self, *, limit: int = 1024, on_error: Literal["raise", "collect"] = "raise", transaction: bool = False

@@ -90,12 +90,23 @@ class Combiner:
         check_after: seconds of silence after which the connection is checked before it is used; 0: never.
         stats: counters of the lane.
         guard: may veto a round, and hears how it and the attempts to connect ended.
+        on_push: receives each RESP3 push, by the thread that reads it, before the replies that follow it.
+        on_lost: called each time a connection ends.
     """
 
     def __init__(
-        self, connect: Callable[[float], Any], *, check_after: float, stats: LaneStats, guard: Guard | None = None
+        self,
+        connect: Callable[[float], Any],
+        *,
+        check_after: float,
+        stats: LaneStats,
+        guard: Guard | None = None,
+        on_push: Callable[[Sequence[Any]], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._connect = connect
+        self._on_push = on_push
+        self._on_lost = on_lost
         self._check_after = check_after
         self._stats = stats
         self._guard = guard
@@ -357,7 +368,7 @@ class Combiner:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise LinkLostError(written=False, since=deadline, timeout="queue")
-            connection = self._connection = Wire(self._dial(left))
+            connection = self._connection = Wire(self._dial(left), self._on_push)
             self._stats.connects += 1
         return connection
 
@@ -369,6 +380,9 @@ class Combiner:
             raise
 
     def _drop(self, connection: Wire) -> None:
-        if self._connection is connection:
+        current = self._connection is connection
+        if current:
             self._connection = None
         connection.driver.disconnect()
+        if current and self._on_lost is not None:
+            self._on_lost()

@@ -5,7 +5,7 @@ redis-py is imported with the first use, so that a program without Redis never p
 
 import os
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -18,14 +18,16 @@ from isp_perf.redis import _flow
 from isp_perf.redis._blocking import BlockingPool
 from isp_perf.redis._config import RedisSettings
 from isp_perf.redis._stats import BulkResult, Gap, Message, RedisHealth, RedisStats
-from isp_perf.typing import Guard
+from isp_perf.typing import Guard, Listener, Order
 
 if TYPE_CHECKING:
     from isp_perf.redis._client import PipelinedRedis
     from isp_perf.redis._lock import RedisLock
     from isp_perf.redis._pipeline import PoolPipeline
+    from isp_perf.redis._scripts import Dialect
     from isp_perf.redis._state import States
     from isp_perf.redis._sync import BlockingRedis
+    from isp_perf.redis._tracking import TrackedChannel
 
 __all__ = ["RedisPool", "pools"]
 
@@ -66,6 +68,7 @@ class RedisPool:
         self._syncs: dict[bool, BlockingRedis] = {}
         self._blocking: BlockingPool | None = None
         self._ping_ms: float | None = None
+        self._dialect: Dialect | None = None
         pools.add(self)
 
     @classmethod
@@ -396,6 +399,33 @@ class RedisPool:
         from isp_perf.redis._subscribe import listen
 
         return listen(self.client(), channels)
+
+    # -- for the cache
+
+    async def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
+        """Carry out the cache's ``orders`` in one round trip within so many seconds; see ``RemoteLevel.perform``.
+
+        Raises:
+            NotSentError, MaybeExecutedError: the server could not be asked, or did not answer in time.
+            ConfigurationError: the pool is disabled.
+        """
+        from isp_perf.redis._scripts import Dialect
+        from isp_perf.redis._tracking import perform_on
+
+        if self._dialect is None:
+            self._dialect = Dialect()
+        state = await self._shared().current()
+        return await perform_on(state.fast, self._dialect, orders, within=within, connect_within=within)
+
+    def channel(self, prefix: str, listener: Listener, /) -> "TrackedChannel":
+        """Return a channel of the running loop for keys that begin with ``prefix``; see ``RemoteLevel.channel``.
+
+        Raises:
+            ConfigurationError: the pool is disabled.
+        """
+        from isp_perf.redis._tracking import TrackedChannel
+
+        return TrackedChannel(self._shared(), prefix, listener)
 
     # -- how it is
 

@@ -7,6 +7,7 @@ After a fork the child forgets the lanes without touching the parent's sockets.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from threading import get_ident
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +18,7 @@ from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from isp_perf._core.learnt import LearntSizes
 from isp_perf.errors import RejectedError, RemoteError
-from isp_perf.redis._config import RedisSettings, Target
+from isp_perf.redis._config import RedisSettings, RetryPolicy, Target
 from isp_perf.redis._connect import async_pool, close_async, describe, sockets
 from isp_perf.redis._errors import (
     UNEXECUTED,
@@ -98,15 +99,17 @@ class LoopState:
             raise
         return connection
 
-    def open_lane(self, purpose: str, hooks: Hooks) -> Lane:
+    def open_lane(self, purpose: str, hooks: Hooks, *, retry: RetryPolicy | None = None) -> Lane:
         """Return a new lane of its own to the same server; it ends with the loop, or by ``close_lane``.
 
         Args:
             purpose: the name its counters have in ``stats()``; lanes of one purpose share them.
             hooks: its handshake, and who hears of pushes, new links and lost ones.
+            retry: when it connects again; default: as the pool.
         """
         stats = self._stats.setdefault(purpose, LaneStats())
-        lane = Lane(self._node, self._open, settings=self._settings, stats=stats, hooks=hooks, guard=self._guard)
+        settings = self._settings if retry is None else replace(self._settings, retry=retry)
+        lane = Lane(self._node, self._open, settings=settings, stats=stats, hooks=hooks, guard=self._guard)
         self._own.append((purpose, lane))
         return lane
 

@@ -273,11 +273,7 @@ class BlockingRedis(Redis):
         """Return a new connection for the combiner, made within ``seconds``."""
 
         def connect() -> Any:
-            connection = self._pool.make_connection()
-            limit = min(seconds, self._settings.connect_timeout)
-            connection.socket_connect_timeout = connection.socket_timeout = limit
-            connection.connect()
-            return connection
+            return self.connect_alone(min(seconds, self._settings.connect_timeout))
 
         return self._connected("a command", connect)
 
@@ -310,6 +306,18 @@ class BlockingRedis(Redis):
         self._failures += 1
         self._down = error
         return LostNotSentError(f"{name} on {self._node}: not sent, the server cannot be reached", wait)
+
+    @property
+    def node(self) -> str:
+        """The server, for messages."""
+        return self._node
+
+    def connect_alone(self, seconds: float) -> Any:
+        """Return a new connection that nobody else uses, made within ``seconds``; failures are the driver's."""
+        connection = self._pool.make_connection()
+        connection.socket_connect_timeout = connection.socket_timeout = seconds
+        connection.connect()
+        return connection
 
     # -- the end
 

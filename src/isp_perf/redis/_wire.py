@@ -3,6 +3,7 @@
 import os
 import struct
 import time
+from collections.abc import Callable, Sequence
 from socket import SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET
 from ssl import SSLSocket
 from typing import Any, cast
@@ -30,9 +31,14 @@ class Wire:
     A plain socket stays blocking, and the kernel bounds its reads and writes (SO_RCVTIMEO): Python's own timeouts cost
     two more system calls for each read and each write. The kernel's limit is changed only when it is too long by more
     than it may be; where it is too short the call is repeated.
+
+    Args:
+        connection: redis-py's connection, already connected.
+        on_push: receives each RESP3 push, by the thread that reads it, before the replies that follow it.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, on_push: Callable[[Sequence[Any]], None] | None = None) -> None:
+        self._on_push = on_push
         self.driver = connection
         self.socket = socket_of(connection)
         self.reader: Any = hiredis.Reader(
@@ -53,6 +59,8 @@ class Wire:
                 self._read(deadline, stats)
             elif type(reply) is not _Push:
                 return reply
+            elif self._on_push is not None:
+                self._on_push(reply)
 
     def _read(self, deadline: float, stats: LaneStats) -> None:
         while True:

@@ -3,6 +3,7 @@
 from isp_perf.testing._breakers import ChaosError, broken, chaos, fresh_circuits, healthy
 from isp_perf.testing._clock import ManualClock
 from isp_perf.testing._engines import Engine, start_postgres, start_redis
+from isp_perf.testing._memory_level import MemoryLevel
 from isp_perf.testing._proxy import FaultProxy
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Engine",
     "FaultProxy",
     "ManualClock",
+    "MemoryLevel",
     "broken",
     "chaos",
     "fresh_circuits",

@@ -281,7 +281,7 @@ class TestCompression:
             return [{"id": number, "customer": 7} for number in range(1000)]
 
         first = await CacheManager(redis=remote).cached("rows")(rows)()
-        (data,) = remote.blocking.data.values()
+        data = remote.data["isp:1:rows"]
         assert len(data) < 6000
         assert await CacheManager(redis=remote).cached("rows")(rows)() == first
         assert loads == [1]
@@ -303,9 +303,10 @@ class TestCompression:
             return "text " * 1000
 
         await CacheManager(redis=remote).cached("t", codec=Text())(load)()
-        ((key, data),) = remote.blocking.data.items()
+        key = "isp:1:t"
+        data = remote.data[key]
         assert len(data) < 500
-        remote.blocking.data[key] = data[:-5]
+        remote.data[key] = data[:-5]
         assert await CacheManager(redis=remote).cached("t", codec=Text())(load)() == "text " * 1000
         assert loads == [1, 1]
 
@@ -393,8 +394,8 @@ class TestPickle:
 
         await other_process()(1)
         assert (await other_process()(1)).x == 1
-        key, data = next(iter(remote.blocking.data.items()))
-        remote.blocking.data[key] = data.replace(data[-60:-20], bytes(40))
+        key, data = next(iter(remote.data.items()))
+        remote.data[key] = data.replace(data[-60:-20], bytes(40))
         assert (await other_process()(1)).x == 1
         assert loads == [1, 1]
 

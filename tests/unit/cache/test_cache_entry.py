@@ -52,8 +52,7 @@ async def test_skip(cache):
 
 
 async def test_tags_of_one_value(cache, remote):
-    """Tags found while loading invalidate the value; such a value stays in the local level."""
-    cache.configure(redis=remote)
+    """Tags found while loading invalidate the value; with a remote level it is stored nowhere."""
 
     @cache.cached("x:{x}", tags=["all"])
     async def load(x: int):
@@ -63,9 +62,13 @@ async def test_tags_of_one_value(cache, remote):
         return x
 
     await load(1)
-    assert "isp:1:x:1" not in remote.blocking.data
     assert cache.stats().l1_size == 1
     await cache.invalidate_tags("owner:1")
+    assert cache.stats().l1_size == 0
+    # Nobody knows which version such a tag had before the load, so nothing could be proved later.
+    cache.configure(redis=remote)
+    await load(1)
+    assert "isp:1:x:1" not in remote.data
     assert cache.stats().l1_size == 0
 
 

@@ -10,6 +10,7 @@ import pytest
 from isp_perf.cache import CacheManager, entry
 from isp_perf.errors import CacheRecursionError, ConfigurationError
 from isp_perf.testing import ManualClock
+from isp_perf.typing import Read
 
 
 @pytest.fixture
@@ -253,10 +254,11 @@ async def test_values_of_a_batch_are_shared_with_other_processes(cache, remote):
     load, _ = batched(cache, tasks=True)
     await load.many(range(100))
     other, calls = batched(CacheManager(redis=remote), tasks=True)
-    remote.blocking.asked.clear()
+    remote.asked.clear()
     assert await other.many(range(100)) == [number * 10 for number in range(100)]
     assert calls == []
-    assert remote.blocking.asked == {"get_many": 1}
+    assert remote.asked["Read"] == 1
+    assert remote.asked["Lease"] == 0
     assert other.stats.l2_hits == 100
     assert await other(5) == 50
     assert other.stats.l1_hits == 1
@@ -279,11 +281,10 @@ def test_one_read_for_all_that_is_missing(cache, remote, tasks):
     second = CacheManager(redis=remote).cached("n:{x}")(work_task if tasks else work)
     run(first.many([1, 2]))
     run(second(3))
-    remote.blocking.asked.clear()
+    remote.asked.clear()
     assert run(second.many([1, 2, 3, 4, 5, 4])) == [2, 3, 4, 5, 6, 5]
     assert loads == [1, 2, 3, 4, 5]
-    reads = remote.blocking.asked["get_many"] + remote.blocking.asked["get"]
-    assert reads == 1
+    assert remote.asked["Read"] == 1
     assert second.stats.hits + second.stats.misses == 1 + 6
 
 
@@ -308,16 +309,23 @@ async def test_a_value_read_before_an_invalidation_is_not_kept(cache, remote):
     load, _ = batched(cache, tasks=True)
     await load.many([1, 2])
     other, others = batched(CacheManager(redis=remote), tasks=True)
-    manager_read = remote.get_many
+    perform = remote.channel
 
-    async def overtaken(keys):
-        found = await manager_read(keys)
-        await other.invalidate(1)
-        return found
+    def overtaking(prefix, listener):
+        channel = perform(prefix, listener)
+        send = channel.perform
 
-    remote.get_many = overtaken
+        async def performed(orders, *, within):
+            answers = await send(orders, within=within)
+            if isinstance(orders[0], Read):
+                await other.invalidate(1)
+            return answers
+
+        channel.perform = performed
+        return channel
+
+    remote.channel = overtaking
     assert await other.many([1, 2]) == [10, 20]
-    remote.get_many = manager_read
     assert await other(1) == 10
     assert others == [[1]]
 
@@ -344,21 +352,20 @@ def test_set_many_is_one_write(cache, remote, tasks):
     manager = cache if tasks else cache.sync
     run(manager.set_many({"a": 1, "b": 2, "c": 3}, ttl=60))
     assert run(CacheManager(redis=remote).get_many(["a", "b", "c"])) == {"a": 1, "b": 2, "c": 3}
-    if not tasks:
-        assert remote.blocking.asked["set_many"] == 1
-        assert remote.blocking.asked["set"] == 0
+    assert remote.asked["Put"] == 3
     with pytest.raises(Exception, match="would come back as something else"):
         run(manager.set_many({"d": 4, "e": object()}))
     assert run(CacheManager(redis=remote).get("d")) == 4
 
 
-def test_a_sick_level_keeps_no_value_from_the_local_one(cache, remote):
-    """set_many from a thread stores locally when the remote level fails as a whole or for one key."""
+def test_what_a_sick_level_was_not_told_is_kept_nowhere(cache, remote):
+    """set_many from a thread raises nothing when the remote level fails, and the keys are removed there later."""
     cache.configure(redis=remote)
-    remote.blocking.sick = True
+    remote.sick = True
     cache.sync.set_many({"a": 1, "b": 2})
-    assert cache.sync.get_many(["a", "b"]) == {"a": 1, "b": 2}
+    assert cache.sync.get_many(["a", "b"]) == {}
     assert cache.stats().remote_errors >= 1
+    assert cache.health().journal == 2
 
 
 def test_threads_that_ask_for_each_others_ids_do_not_wait_for_ever(cache):

@@ -1,0 +1,281 @@
+"""What the cache asks of Redis: orders over shared links, and channels that hear of every change under a prefix.
+
+A channel is a link of its own on which client-side caching is on in broadcast mode (RESP3, Redis 6 and later): pushes
+and replies come over one connection in one order. Whether the server can do that is found out by trying. Where it
+cannot, the channel carries orders all the same and never calls ``connected``.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionError, ResponseError
+from redis.exceptions import ConnectionError as DriverConnectionError
+from redis.exceptions import TimeoutError as DriverTimeoutError
+
+from isp_perf.errors import RemoteError
+from isp_perf.redis._combine import Combiner
+from isp_perf.redis._config import RedisSettings
+from isp_perf.redis._entry import LinkLostError
+from isp_perf.redis._errors import (
+    LostNotSentError,
+    TimedOutMaybeExecutedError,
+    TimedOutNotSentError,
+    lost_error,
+)
+from isp_perf.redis._lane import Hooks, Lane
+from isp_perf.redis._link import Link
+from isp_perf.redis._pack import pack
+from isp_perf.redis._scripts import Command, Dialect, reply_for
+from isp_perf.redis._state import States
+from isp_perf.redis._stats import LaneStats
+from isp_perf.redis._sync import BlockingRedis
+from isp_perf.typing import Identity, Listener, Order, Ping
+
+__all__ = ["BlockingTrackedChannel", "TrackedChannel", "perform_blocking", "perform_on"]
+
+_NAME = "a cache order"
+_RESP2 = 2
+_LONGEST_RETRY = 0.15  # seconds between two attempts to connect: the cache wants to be back soon after the server is
+_LATE_SHARE = 0.25  # a wait that ended later than this share of its limit was our own loop's delay, not the server's
+
+
+def _tracking(prefix: str) -> Command:
+    return ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", prefix.encode("utf-8", "surrogatepass"), "NOLOOP")
+
+
+def _take_push(listener: Listener, push: Sequence[Any]) -> None:
+    if push[0] == b"invalidate":
+        listener.changed(push[1])
+
+
+def _meanings(orders: Sequence[Order], replies: Sequence[Any], *, node: str, since: float) -> list[Any]:
+    """Return what the replies mean; the first failure is raised."""
+    answers: list[Any] = []
+    for order, reply in zip(orders, replies, strict=True):
+        if isinstance(reply, LinkLostError):
+            raise lost_error(_NAME, node, reply, elapsed=time.monotonic() - since)
+        if isinstance(order, Identity) and isinstance(reply, NoPermissionError):
+            answers.append("")
+            continue
+        answers.append(reply_for(order, reply))
+    return answers
+
+
+def _mispaired(orders: Sequence[Order], replies: Sequence[Any]) -> bool:
+    """Return whether a reply is not the one of its command, as after bytes that a broken network swallowed."""
+    return any(
+        isinstance(order, Ping) and not isinstance(reply, Exception) and reply != order.nonce
+        for order, reply in zip(orders, replies, strict=True)
+    )
+
+
+# -- for tasks
+
+
+async def perform_on(
+    lane: Lane, dialect: Dialect, orders: Sequence[Order], *, within: float, connect_within: float
+) -> list[Any]:
+    """Carry out ``orders`` on the link of ``lane``, in one round trip if the server knows the scripts.
+
+    Args:
+        lane: where to.
+        dialect: what the server understands.
+        orders: what to do.
+        within: seconds without a sign of life from the server after which the caller waits no longer.
+        connect_within: seconds to wait for the link where there is none.
+    """
+    started = lane.loop.time()
+    link = lane.link
+    if link is None:
+        link = await lane.acquire(_NAME, started + connect_within)
+    commands = dialect.commands(orders)
+    replies = await _replies(link, lane, commands, within=within)
+    if again := dialect.again(orders, commands, replies):
+        for i, reply in zip(again, await _replies(link, lane, list(again.values()), within=within), strict=True):
+            replies[i] = reply
+    if _mispaired(orders, replies):
+        link.fail(InvalidResponse("an answer belongs to another command"))
+        raise LostNotSentError(f"{_NAME} on {lane.node}: the link lost its order", 0.0)
+    return _meanings(orders, replies, node=lane.node, since=started)
+
+
+async def _replies(link: Link, lane: Lane, commands: Sequence[Command], *, within: float) -> list[Any]:
+    """Send ``commands`` and wait while bytes come in, or until our own loop has had its chance to read them."""
+    loop = lane.loop
+    future = link.send_many([pack(command) for command in commands])
+    give_up = loop.time() + max(1.0, within)
+    due = loop.time() + within
+    try:
+        while True:
+            await asyncio.wait((future,), timeout=due - loop.time())
+            if future.done():
+                return future.result()
+            now = loop.time()
+            late = now - due > within * _LATE_SHARE
+            if now >= give_up or not (late or now - link.progress_at < within):
+                raise TimedOutMaybeExecutedError(f"{_NAME} on {lane.node}: sent, no answer within {within:.3f} s")
+            due = now + within
+    finally:
+        future.cancel()
+
+
+class TrackedChannel:
+    """A lane of the running loop that hears of changes; made by ``RedisPool.channel``.
+
+    Args:
+        states: the pool's lanes.
+        prefix: of the keys to hear of.
+        listener: who hears.
+    """
+
+    def __init__(self, states: States, prefix: str, listener: Listener) -> None:
+        self._states = states
+        self._dialect = Dialect()
+        self._listener = listener
+        self._handshake = (_tracking(prefix),) if states.settings.protocol > _RESP2 else ()
+        self._tracks = bool(self._handshake)
+        self._lane: Lane | None = None
+        self._ever = False
+        self._closed = False
+
+    async def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
+        """Carry out ``orders``; see ``RemoteLevel.perform``. The first connection may take ``connect_timeout``."""
+        lane = self._lane
+        if lane is None:
+            lane = self._lane = await self._open()
+        patience = within if self._ever else max(within, self._states.settings.connect_timeout)
+        try:
+            return await perform_on(lane, self._dialect, orders, within=within, connect_within=patience)
+        except RemoteError:
+            if self._tracks and _refused(lane.down):
+                self._tracks = False
+                self.close()
+                self._lane, self._closed = None, False
+                return await self.perform(orders, within=within)
+            raise
+        finally:
+            self._ever = True
+
+    async def _open(self) -> Lane:
+        if self._closed:
+            raise LostNotSentError(f"{_NAME}: not sent, the channel was closed", 0.0)
+        state = await self._states.current()
+        listener = self._listener
+        hooks = Hooks(on_lost=listener.lost)
+        if self._tracks:
+            hooks = Hooks(self._handshake, lambda push: _take_push(listener, push), listener.connected, listener.lost)
+        retry = replace(self._states.settings.retry, maximum=_LONGEST_RETRY)
+        return state.open_lane("tracking", hooks, retry=retry)
+
+    def close(self) -> None:
+        """End the link."""
+        self._closed = True
+        lane = self._lane
+        if lane is not None and not lane.loop.is_closed():
+            lane.close()
+
+
+def _refused(down: BaseException | None) -> bool:
+    """Return whether the server understood the handshake and said no to it."""
+    return isinstance(down, ResponseError) and not isinstance(down, AuthenticationError)
+
+
+# -- for threads
+
+
+def perform_blocking(
+    combiner: Combiner, dialect: Dialect, orders: Sequence[Order], *, node: str, within: float, connect_within: float
+) -> list[Any]:
+    """Carry out ``orders`` on the connection of ``combiner``."""
+    started = time.monotonic()
+    commands = dialect.commands(orders)
+    limit = within if combiner.sockets()[0] else connect_within
+    replies = _execute(combiner, commands, node, within=limit)
+    if again := dialect.again(orders, commands, replies):
+        for i, reply in zip(again, _execute(combiner, list(again.values()), node, within=within), strict=True):
+            replies[i] = reply
+    if _mispaired(orders, replies):
+        combiner.close()
+        raise LostNotSentError(f"{_NAME} on {node}: the link lost its order", 0.0)
+    return _meanings(orders, replies, node=node, since=started)
+
+
+def _execute(combiner: Combiner, commands: Sequence[Command], node: str, *, within: float) -> list[Any]:
+    started = time.monotonic()
+    try:
+        return combiner.execute([pack(command) for command in commands], deadline=started + within)
+    except LinkLostError as lost:
+        raise lost_error(_NAME, node, lost, elapsed=time.monotonic() - started) from lost.cause
+
+
+class BlockingTrackedChannel:
+    """A connection for threads that hears of changes; made by ``RedisPool.blocking.channel``.
+
+    Pushes are read together with replies, so somebody has to ask now and then: the cache's heartbeat does.
+
+    Args:
+        client: the pool's client for threads.
+        settings: the pool's settings.
+        prefix: of the keys to hear of.
+        listener: who hears.
+    """
+
+    def __init__(self, client: BlockingRedis, settings: RedisSettings, *, prefix: str, listener: Listener) -> None:
+        self._client = client
+        self._dialect = Dialect()
+        self._settings = settings
+        self._prefix = prefix
+        self._listener = listener
+        self._tracks = settings.protocol > _RESP2
+        self._ever = False
+        self._combiner = Combiner(
+            self._open,
+            check_after=0,
+            stats=LaneStats(),
+            on_push=lambda push: _take_push(listener, push),
+            on_lost=listener.lost,
+        )
+
+    def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
+        """Carry out ``orders``; see ``RemoteLevel.perform``. The first connection may take ``connect_timeout``."""
+        patience = within if self._ever else max(within, self._settings.connect_timeout)
+        try:
+            return perform_blocking(
+                self._combiner, self._dialect, orders, node=self._client.node, within=within, connect_within=patience
+            )
+        finally:
+            self._ever = True
+
+    def close(self) -> None:
+        """End the connection."""
+        self._combiner.close()
+
+    def _open(self, seconds: float) -> Any:
+        limit = min(seconds, self._settings.connect_timeout)
+        try:
+            connection = self._client.connect_alone(limit)
+            if self._tracks:
+                self._shake_hands(connection)
+        except (DriverTimeoutError, TimeoutError) as error:
+            raise TimedOutNotSentError(f"{_NAME} on {self._client.node}: not sent, no connection", 0.0) from error
+        except (DriverConnectionError, OSError) as error:
+            raise LostNotSentError(f"{_NAME} on {self._client.node}: not sent, no connection", 0.0) from error
+        return connection
+
+    def _shake_hands(self, connection: Any) -> None:
+        try:
+            connection.send_packed_command([pack(_tracking(self._prefix))])
+            connection.read_response()
+        except AuthenticationError:
+            connection.disconnect()
+            raise
+        except ResponseError:
+            self._tracks = False
+            return
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._listener.connected()

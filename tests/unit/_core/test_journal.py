@@ -1,0 +1,57 @@
+"""The journal: the newest intention wins, and it never grows without bound."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isp_perf._core.journal import Journal
+
+
+def test_keys_leave_when_they_are_delivered():
+    """What was added later stands later; what was delivered is gone; patterns stand beside."""
+    journal = Journal("isp:%epoch")
+    journal.add(["a", "b", "a"])
+    journal.add_glob("x*")
+    assert journal.chunk() == ("b", "a")
+    assert "a" in journal
+    assert len(journal) == 3
+    journal.delivered(["a"], ["x*"])
+    assert journal.chunk() == ("b",)
+    assert journal.globs() == ()
+
+
+def test_overflow_becomes_one_removal_of_everything():
+    """More than it can hold is replaced by the version key of the namespace, patterns included."""
+    journal = Journal("isp:%epoch", limit=3)
+    journal.add_glob("x*")
+    journal.add("abcd")
+    assert journal.chunk() == ("isp:%epoch",)
+    assert journal.globs() == ()
+    assert journal.overflowed == 1
+    globs = Journal("isp:%epoch")
+    for number in range(1001):
+        globs.add_glob(str(number))
+    assert globs.chunk() == ("isp:%epoch",)
+
+
+def test_chunks_are_bounded():
+    """A hundred keys at a time, or as many hundreds as asked for."""
+    journal = Journal("e")
+    journal.add(map(str, range(1000)))
+    assert len(journal.chunk()) == 100
+    assert len(journal.chunk(5)) == 500
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcdef")), max_size=60), st.integers(1, 6))
+def test_nothing_is_lost(steps, limit):
+    """Whatever was added and not delivered since is in the journal, or everything is."""
+    journal, owed = Journal("everything", limit=limit), {}
+    for add, key in steps:
+        if add:
+            journal.add([key])
+            owed[key] = True
+        else:
+            journal.delivered([key])
+            owed.pop(key, None)
+        held = set(journal.chunk())
+        assert owed.keys() <= held or "everything" in held
+        assert len(held) <= limit + 1
