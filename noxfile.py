@@ -1,4 +1,4 @@
-"""The project's sessions: ``check`` (every gate), ``tests``, ``docs``, ``bench``, ``foreign`` and ``mutation``.
+"""The sessions: ``check`` (every gate), ``tests``, ``docs``, ``bench``, ``foreign``, ``mutation`` and ``soak``.
 
 An environment is installed once and again only when ``pyproject.toml`` changes, so that a second run costs what the
 tools themselves cost.
@@ -96,6 +96,13 @@ def mutation(session: nox.Session) -> None:
     """Put faults into decision modules and count those that tests find (modules as arguments choose some)."""
     install(session, "-e", ".[test]")
     session.run("python", "tests/mutation/run.py", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run the long storms: a million cancelled, timed-out and killed operations per server and event loop."""
+    install(session, "-e", ".[test]")
+    session.run("python", "-m", "pytest", "-n", "0", "-m", "soak", *session.posargs)
 
 
 def group(name: str) -> list[str]:

@@ -347,17 +347,15 @@ class PipelinedRedis(Redis):
 
     async def shape_all(self, commands: Sequence[Staged], replies: list[Any]) -> list[Any]:
         """Put raw replies into redis-py's shape, in place; exceptions stay as they are."""
-        ways = self._ways
-        if all(ways[name].plain for name in {args[0] for args, _ in commands}) and not _has_error(replies):
-            return replies
-        for i, (args, options) in enumerate(commands):
-            way, reply = ways[args[0]], replies[i]
-            if isinstance(reply, Exception):
-                if EMPTY_RESPONSE in options and isinstance(reply, ResponseError):
-                    replies[i] = options[EMPTY_RESPONSE]
-            elif not way.plain:
-                replies[i] = await self._shape(way.callback, reply, options)
+        if _has_error(replies) or not all(self._ways[name].plain for name in {args[0] for args, _ in commands}):
+            for i, (args, options) in enumerate(commands):
+                replies[i] = await self._shape_one(self._ways[args[0]], replies[i], options)
         return replies
+
+    async def _shape_one(self, way: Way, reply: Any, options: dict[str, Any]) -> Any:
+        if isinstance(reply, Exception):
+            return options[EMPTY_RESPONSE] if EMPTY_RESPONSE in options and isinstance(reply, ResponseError) else reply
+        return reply if way.plain else await self._shape(way.callback, reply, options)
 
     async def run_unit(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send commands that stand or fall together in one piece and return their raw replies."""
