@@ -1,4 +1,6 @@
-"""Random operations against a dict and a clock."""
+"""Random operations against a dict and a clock, in both colours."""
+
+import asyncio
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,19 +20,38 @@ class CacheMachine(RuleBasedStateMachine):
         super().__init__()
         self.clock = ManualClock()
         self.cache = CacheManager(clock=self.clock)
-        self.failing = False
+        self.failing = self.hanging = False
         self.loads = 0
         self.model = {}
         self.retry = {}
+        self.load = self.cache.cached("n:{x}", ttl=TTL, stale_if_error=STALE, tags=("one:{x}", "all"))(self.loader())
 
-        @self.cache.cached("n:{x}", ttl=TTL, stale_if_error=STALE, tags=("parity:{x}",))
+    def loader(self):
+        """Return the function to cache."""
+
         def load(x: int):
-            self.loads += 1
-            if self.failing:
-                raise ConnectionError
-            return self.loads
+            if self.hanging:
+                raise KeyboardInterrupt
+            return self.loaded()
 
-        self.load = load
+        return load
+
+    def loaded(self):
+        self.loads += 1
+        if self.failing:
+            raise ConnectionError
+        return self.loads
+
+    def do(self, operation, *values, **options):
+        """Run an operation of the function."""
+        return operation(*values, **options)
+
+    def manage(self, name, *values, **options):
+        """Run an operation of the manager."""
+        return getattr(self.cache.sync, name)(*values, **options)
+
+    def teardown(self):
+        """Leave nothing behind."""
 
     def fresh(self, x):
         return x in self.model and self.clock() < self.model[x][1]
@@ -43,7 +64,7 @@ class CacheMachine(RuleBasedStateMachine):
         """A fresh value is returned; otherwise the loader decides, and a stale value stands in for its error."""
         before = self.loads
         try:
-            value = self.load(x)
+            value = self.do(self.load, x)
         except ConnectionError:
             assert self.failing
             assert not self.stale(x)
@@ -66,44 +87,88 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(x=KEYS, value=st.text(max_size=2))
     def put(self, x, value):
         """A put value is what is read next."""
-        self.load.put(value, x)
+        self.do(self.load.put, value, x)
         self.model[x] = (value, self.clock() + TTL, STALE)
         self.retry.pop(x, None)
 
     @rule(x=KEYS, value=st.text(max_size=2))
     def set_by_key(self, x, value):
-        """A value set under the key of a call is the value of the call, by the manager's rules: no tags, no stale."""
-        self.cache.sync.set(self.load.key(x), value, ttl=TTL)
-        self.model[x] = (value, self.clock() + TTL, 0.0)
+        """A value set under the key of a call is the value of the call, by the function's rules."""
+        self.manage("set", self.load.key(x), value, ttl=TTL)
+        self.model[x] = (value, self.clock() + TTL, STALE)
         self.retry.pop(x, None)
 
     @rule(x=KEYS)
     def peek(self, x):
         """A look returns fresh values only, and loads nothing."""
         before = self.loads
-        assert self.load.peek(x, default="absent") == (self.model[x][0] if self.fresh(x) else "absent")
-        assert self.cache.sync.get(self.load.key(x), "absent") == (self.model[x][0] if self.fresh(x) else "absent")
+        expected = self.model[x][0] if self.fresh(x) else "absent"
+        assert self.do(self.load.peek, x, default="absent") == expected
+        assert self.manage("get", self.load.key(x), "absent") == expected
         assert self.loads == before
+
+    @rule(x=KEYS)
+    def refresh(self, x):
+        """A refresh loads whatever is cached; its error leaves what there was, to stand in or not."""
+        before = self.loads
+        try:
+            value = self.do(self.load.refresh, x)
+        except ConnectionError:
+            assert self.failing
+            return
+        if self.failing:
+            assert self.stale(x)
+            assert value == self.model[x][0]
+            self.retry[x] = self.clock() + 1
+            return
+        assert value == self.loads == before + 1
+        self.model[x] = (value, self.clock() + TTL, STALE)
+        self.retry.pop(x, None)
+
+    @rule(x=KEYS)
+    def cancel(self, x):
+        """A caller that is cancelled while it loads leaves everything as it was."""
+        before = self.loads
+        self.hanging = True
+        try:
+            value = self.interrupted(x)
+            assert value == self.model[x][0]
+            assert self.fresh(x) or self.clock() < self.retry.get(x, 0)
+        except KeyboardInterrupt:
+            assert not self.fresh(x)
+        finally:
+            self.hanging = False
+        assert self.loads == before
+
+    def interrupted(self, x):
+        """Call the function, whose loader does not come back; raise KeyboardInterrupt if it was asked."""
+        return self.load(x)
 
     @rule(x=KEYS, how=st.sampled_from(["function", "key", "tag", "pattern"]))
     def invalidate(self, x, how):
         """Whatever invalidates a value, it is never returned again, not even as a stale one."""
         if how == "function":
-            self.load.invalidate(x)
+            self.do(self.load.invalidate, x)
         elif how == "key":
-            self.cache.sync.invalidate(f"n:{x}")
+            self.manage("invalidate", f"n:{x}")
         elif how == "tag":
-            self.cache.sync.invalidate_tags(f"parity:{x}")
+            self.manage("invalidate_tags", f"one:{x}")
         else:
-            self.cache.sync.invalidate_pattern(f"n:[{x}]")
-        if how != "tag" or (x in self.model and self.model[x][2]):
-            self.model.pop(x, None)
-            self.retry.pop(x, None)
+            self.manage("invalidate_pattern", f"n:[{x}]")
+        self.model.pop(x, None)
+        self.retry.pop(x, None)
+
+    @rule()
+    def invalidate_all_by_tag(self):
+        """A tag that several values share removes them all."""
+        self.manage("invalidate_tags", "all")
+        self.model.clear()
+        self.retry.clear()
 
     @rule()
     def clear(self):
         """After clear there is nothing."""
-        self.cache.sync.clear()
+        self.manage("clear")
         self.model.clear()
         self.retry.clear()
 
@@ -138,5 +203,51 @@ class CacheMachine(RuleBasedStateMachine):
         assert {id(entry) for others in local.tagged.values() for entry in others} <= entries
 
 
-CacheMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+class TasksMachine(CacheMachine):
+    """The same in a loop, with a coroutine function."""
+
+    def __init__(self):
+        self.loop = asyncio.new_event_loop()
+        super().__init__()
+
+    def loader(self):
+        """Return the coroutine function to cache."""
+
+        async def load(x: int):
+            await asyncio.sleep(60 if self.hanging else 0)
+            return self.loaded()
+
+        return load
+
+    def do(self, operation, *values, **options):
+        """Run an operation of the function."""
+        return self.loop.run_until_complete(operation(*values, **options))
+
+    def manage(self, name, *values, **options):
+        """Run an operation of the manager."""
+        return self.loop.run_until_complete(getattr(self.cache, name)(*values, **options))
+
+    def interrupted(self, x):
+        """Cancel a call that hangs."""
+
+        async def cancelled():
+            task = asyncio.create_task(self.load(x))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            task.cancel()
+            return (await asyncio.gather(task, return_exceptions=True))[0]
+
+        outcome = self.loop.run_until_complete(cancelled())
+        if isinstance(outcome, asyncio.CancelledError):
+            raise KeyboardInterrupt
+        return outcome
+
+    def teardown(self):
+        """Close the loop."""
+        self.loop.close()
+
+
+CacheMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TasksMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestCacheMachine = CacheMachine.TestCase
+TestTasksMachine = TasksMachine.TestCase
