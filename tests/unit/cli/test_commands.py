@@ -58,3 +58,12 @@ def test_a_reader_that_leaves_is_no_traceback():
     assert process.wait(30) in {0, 1}
     assert process.stderr.read() == b""
     process.stderr.close()
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "1e9", "nan", "-1"])
+def test_durations_have_bounds(value, capsys):
+    """A duration that is no number or out of its range is refused with the range."""
+    with pytest.raises(SystemExit) as left:
+        main(["bench", "http://127.0.0.1:1", "--seconds", value])
+    assert left.value.code == 2
+    assert "seconds from 0.1 to 3600" in capsys.readouterr().err

@@ -6,7 +6,10 @@ import textwrap
 
 import pytest
 
-from isp_perf.cli import main
+from isp_perf._core.query_findings import Statement
+from isp_perf.cli import _probe, main
+from isp_perf.cli._doctor import _index
+from isp_perf.cli._probe import Probe, pages_of, probe
 
 APPLICATION = """
 import asyncio
@@ -146,3 +149,64 @@ def test_an_application_that_does_not_start_is_exit_code_1(tmp_path, capsys, mon
     monkeypatch.setattr(sys, "path", sys.path.copy())
     assert main(["doctor", "failing_start:app", "--app-dir", str(tmp_path), "--path", "/"]) == 1
     assert "no database" in capsys.readouterr().err
+
+
+async def silent(scope, receive, send):
+    """An application without a lifespan that never answers one page and says little on the others."""
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    if scope["path"] == "/never":
+        await receive()
+        await receive()
+    await send({"type": "http.response.start", "status": 204})
+    await send({"type": "http.response.body"})
+
+
+async def test_a_page_that_never_answers_is_cut_off(monkeypatch):
+    """An application without lifespan and headers is asked too, and a page that hangs counts as 504."""
+    monkeypatch.setattr(_probe, "_TIMEOUT", 0.02)
+    never, empty = await probe(silent, ["/never", "/?a=b"])
+    assert (never.status, empty.status) == (504, 204)
+    assert (empty.body, empty.media, empty.coding, empty.same) == (b"", "", "", True)
+
+
+async def test_what_cannot_go_on_is_not_a_finding():
+    """Running out of memory or stack ends the command instead of being told as a page's fault."""
+
+    async def app(scope, receive, send):
+        raise RecursionError
+
+    with pytest.raises(RecursionError):
+        await probe(app, ["/"])
+
+
+def test_pages_are_found_through_wrappers():
+    """Routes are found through middleware and wrappers, without those that need a value or describe the API."""
+
+    class Route:
+        def __init__(self, path, methods=("GET",)):
+            self.path, self.methods = path, methods
+
+    class Inner:
+        routes = (Route("/a"), Route("/{b}"), Route("/docs"), Route("/c", None), Route("/a"))
+
+    class Middleware:
+        app = Inner()
+
+    class Wrapped:
+        _app = Middleware()
+        routes = (Route("/top"),)
+
+    assert pages_of(Wrapped()) == ["/top", "/a"]
+    assert pages_of(object()) == []
+    endless = Middleware()
+    endless.app = endless
+    assert pages_of(endless) == []
+
+
+def test_a_slow_statement_wants_an_index():
+    """A statement above 20 ms is told with its text, a fast one is not."""
+    slow = Probe("/list", slowest=Statement("SELECT *\n  FROM conversa", 2, 0.1, "main.py:3"))
+    [found] = _index(slow)
+    assert (found.kind, found.evidence) == ("index", "50.0 ms for: SELECT * FROM conversa")
+    assert list(_index(Probe("/list", slowest=Statement("SELECT 1", 2, 0.001, "")))) == []

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import threading
 
 import pytest
@@ -101,3 +102,24 @@ def test_stats_of_an_unhealthy_service_are_shown(answering, capsys):
     }
     assert main(["stats", answering.url]) == 1
     assert "50.0 % of 10 reads" in capsys.readouterr().out
+
+
+def test_what_speaks_no_http_is_one_line(capsys):
+    """A server of another protocol, and plain HTTP behind https, are exit code 1 without a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            for _ in range(2):
+                connection, _ = listening.accept()
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n\r\n")
+                connection.recv(4096)
+                connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        for scheme in ("http", "https"):
+            assert main(["stats", f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"]) == 1
+        thread.join(10)
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert "does not speak HTTP" in errors[0]
