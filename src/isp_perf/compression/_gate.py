@@ -44,34 +44,33 @@ class Gate:
         if self.onward is not None:
             return self.onward(message)
         headers: Headers | None = message.get("headers")
-        if message["type"] != _START or type(headers) is not list:
+        if message["type"] != _START or type(headers) is not list or message["status"] not in _ORDINARY:
             return self._responded().send(message)
         found = collect(headers)
-        head = self._uncoded(message, headers, found)
-        if head is None:
-            return self._responded().begin(message, headers, found)
+        kind = self._request.engine.kinds[found.get(b"content-type")]
+        if kind != OPAQUE or b"content-range" in found:
+            return self._considered(message, found, kind)
+        self._request.engine.skipped["type"] += 1
         self.onward = self._send
-        return self._send(head)
+        return self._send(message)
 
     def _responded(self) -> Responder:
         self._responder = responder = Responder(self._request, self._scope, self._send)
         self.onward = responder.send
         return responder
 
-    def _uncoded(self, message: Message, headers: Headers, found: dict[bytes, bytes]) -> Message | None:
-        """Return the head as it leaves if it alone tells that nothing is coded; ``None``: a closer look is needed."""
-        if message["status"] not in _ORDINARY:
-            return None
-        engine = self._request.engine
-        if engine.kinds[found.get(b"content-type")] != OPAQUE:
-            return self._varied(message, headers, found) if _SPECIAL.isdisjoint(found) else None
-        if b"content-range" in found:
-            return None
-        engine.skipped["type"] += 1
-        return message
+    def _considered(self, message: Message, found: dict[bytes, bytes], kind: int) -> Awaitable[None]:
+        """Send the head of a response of a compressible type, or of a range, by whatever it needs."""
+        if not _SPECIAL.isdisjoint(found):
+            return self._responded().begin(message, found)
+        head = self._uncoded(message, found)
+        if head is None:
+            return self._responded().admit(message, found, kind)
+        self.onward = self._send
+        return self._send(head)
 
-    def _varied(self, message: Message, headers: Headers, found: dict[bytes, bytes]) -> Message | None:
-        """Return the head of a response of a compressible type that stays uncoded, with Vary."""
+    def _uncoded(self, message: Message, found: dict[bytes, bytes]) -> Message | None:
+        """Return the head, with Vary, if it alone tells that nothing is coded; ``None``: a closer look is needed."""
         request, scope = self._request, self._scope
         reason = request.reason
         if reason is None:
@@ -81,17 +80,16 @@ class Gate:
         if SCOPE_KEY in scope or ("endpoint" in scope and hasattr(scope["endpoint"], OPT_OUT)):
             return None
         request.engine.skipped[reason] += 1
+        headers: Headers = message["headers"]
         head = dict(message)
         vary = found.get(b"vary")
         head["headers"] = [*headers, request.vary.line] if vary is None else plain_headers(headers, vary, request.vary)
         return head
 
-    async def finish(self) -> None:
-        """Do what is left when the application has returned."""
-        if self.onward is None:
-            self.abort()
-        elif self.onward is not self._send:
-            await self._responder.finish()
+    def finish(self) -> Awaitable[None]:
+        """Do what is left when the application has returned and something else than the server's send took its part."""
+        responder = self._responded() if self.onward is None else self._responder
+        return responder.finish()
 
     def abort(self) -> None:
         """Count a response that ended before its end, and drop what it held."""

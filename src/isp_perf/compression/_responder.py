@@ -91,26 +91,29 @@ class Responder:
         if kind == _BODY:
             return self._first(message) if self._state == _HELD else self._body(message)
         if kind == _START and self._state == _WAITING:
-            headers: Headers = message.get("headers", [])
+            headers: Headers = message.get("headers", ())
             if type(headers) is not list:  # any iterable will do, and may be read once only
                 headers = list(headers)
                 message = {**message, "headers": headers}
-            return self.begin(message, headers, collect(headers))
+            return self.begin(message, collect(headers))
         return self._other(message)
 
     # The head ---------------------------------------------------------------------------------------------------------
 
-    def begin(self, message: Message, headers: Headers, found: dict[bytes, bytes]) -> Awaitable[None]:
-        """Take the head: a start message, its headers, and those of them that decide (``collect``)."""
+    def begin(self, message: Message, found: dict[bytes, bytes]) -> Awaitable[None]:
+        """Take the head: a start message whose headers are a list, and those of them that decide (``collect``)."""
         status = message["status"]
         if status == _NOT_MODIFIED:
-            return self._not_modified(message, headers, found)
+            return self._not_modified(message, message["headers"], found)
         reason = self._untouchable(status, found)
-        if reason is not None:
-            return self._pass(message, reason)
+        return self.admit(message, found, self._kind) if reason is None else self._pass(message, reason)
+
+    def admit(self, message: Message, found: dict[bytes, bytes], kind: int) -> Awaitable[None]:
+        """Take the head of a response that may be coded: its type is compressible, and nothing forbids it."""
         self._start = message
-        self._headers = headers
+        self._headers: Headers = message["headers"]
         self._found = found
+        self._kind = kind
         reason = self._unwanted(found)
         return self._begin_coding() if reason is None else self._plain(reason)
 
