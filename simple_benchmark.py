@@ -54,7 +54,8 @@ def compression() -> Iterator[str]:
         coded = compress_for(accepted, INBOX, "application/json")
         spent = median(lambda accepted=accepted: compress_for(accepted, INBOX, "application/json"))
         saved = 100 * (1 - len(coded.body) / len(INBOX))
-        yield f"{coded.coding:<5} {len(INBOX):>7,} -> {len(coded.body):>6,} bytes  {saved:.1f} % saved  {spent * 1e3:.2f} ms"
+        sizes = f"{len(INBOX):,} -> {len(coded.body):,} bytes"
+        yield f"{coded.coding:<5} {sizes:<22} {saved:.1f} % saved, {spent * 1e3:.2f} ms"
 
 
 async def cache() -> Iterator[str]:
