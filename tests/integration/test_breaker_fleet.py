@@ -22,9 +22,9 @@ import json, sys, threading, time
 from isp_perf.breaker import CircuitConfig, CircuitOpenError, CircuitRegistry
 from isp_perf.redis import RedisPool
 
-url, quorum, length = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+url, quorum, length, lease = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
 registry = CircuitRegistry()
-breaker = registry.define("api", CircuitConfig(failure_threshold=2, break_duration=length, probe_timeout=0.3))
+breaker = registry.define("api", CircuitConfig(failure_threshold=2, break_duration=length, probe_timeout=lease))
 pool = RedisPool(url)
 fleet = registry.share(pool, quorum)
 seen = {}
@@ -43,7 +43,7 @@ def outcome(work):
 
 def reach():
     pool.sync().incr("reached")
-    time.sleep(0.2)
+    time.sleep(0.6)
     return "made"
 
 def stampede(at, threads=10):
@@ -64,9 +64,9 @@ for line in sys.stdin:
 class Worker:
     """A process that evaluates expressions."""
 
-    def __init__(self, url, quorum=1, length=0.5):
+    def __init__(self, url, quorum=1, length=0.5, lease=0.3):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, url, str(quorum), str(length)],
+            [sys.executable, "-c", WORKER, url, str(quorum), str(length), str(lease)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -181,7 +181,7 @@ def test_trip_is_seen_by_other_processes_at_once(workers):
 
 def test_one_call_of_the_whole_fleet_probes(workers):
     """Of forty calls in four processes that arrive at the end of the break exactly one reaches the service."""
-    fleet = workers(4)
+    fleet = workers(4, lease=5)
     fleet[0].ask("[outcome(fail), outcome(fail)]")
     for worker in fleet:
         worker.until("breaker.state", "open")
