@@ -166,6 +166,11 @@ class Engine:
             if self.events is not None:
                 self.events.start(self.local.counters)
 
+    def tell(self) -> None:
+        """Tell the observer what has left the local level; call it outside the lock."""
+        if self.events is not None:
+            self.events.tell_left(self.local.counters)
+
     def digest_key(self) -> bytes:
         """Return the key of the digests in cache keys: the same in every process of the namespace."""
         return self.prefix.encode()[:64]

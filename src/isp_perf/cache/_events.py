@@ -48,10 +48,15 @@ class Events:
         """Tell of the loads of a function and of what has left since the last time."""
         with self._lock:
             loaded = self._new(counters, ("loads", "errors", "load_seconds"))
-            left = self._new(manager, tuple(name for _, name in _LEFT))
         if loaded["loads"]:
             seconds = loaded["load_seconds"]
             self._send("cache.load", function=label, count=loaded["loads"], failed=loaded["errors"], seconds=seconds)
+        self.tell_left(manager)
+
+    def tell_left(self, manager: Counters) -> None:
+        """Tell of what has left since the last time."""
+        with self._lock:
+            left = self._new(manager, tuple(name for _, name in _LEFT))
         for event, name in _LEFT:
             if left[name]:
                 self._send(event, count=left[name])

@@ -393,6 +393,7 @@ class CacheManager:
         return f"CacheManager({self.name!r}, entries={len(self._engine.local)})"
 
     def _receipt(self, delivered: object) -> Receipt:
+        self._engine.tell()
         return Receipt(self._settle, delivered=bool(delivered))
 
     async def _settle(self) -> bool:

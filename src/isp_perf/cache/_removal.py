@@ -23,11 +23,9 @@ class Removal:
         store: what the user stored by key.
 
     Attributes:
-        epoch: changes with each removal: who reads without a flight compares it before and after.
         writes: writes in progress, by the key they write.
     """
 
-    epoch: int
     writes: dict[Flight, str]
 
     def __init__(self, engine: Engine, sites: "WeakSet[Site]", store: Store) -> None:
@@ -35,7 +33,6 @@ class Removal:
         self._sites = sites
         self._store = store
         self.writes = {}
-        self.epoch = 0
 
     def invalidate(self, keys: Iterable[str], *, tasks: bool) -> Flow:
         """Remove ``keys`` everywhere and return whether the remote level knows."""
@@ -113,7 +110,6 @@ class Removal:
         return (yield from second.drop(map(second.tag_name, gone), tasks=tasks))
 
     def _detach_tagged_locked(self, gone: frozenset[str]) -> None:
-        self.epoch += 1
         forget_tags(self._engine, gone)
         for store in (self._store, *(store for site in self._sites for store in site.stores())):
             for slot, flight in list(store.flights.items()):
@@ -129,7 +125,6 @@ class Removal:
 
     def detach_locked(self, gone: Callable[[str], bool]) -> None:
         """Detach every load and write in progress whose key is ``gone``: it may finish, and is not kept."""
-        self.epoch += 1
         forget_keys(self._engine, gone)
         for store in (self._store, *(store for site in self._sites for store in site.stores())):
             for slot, flight in list(store.flights.items()):

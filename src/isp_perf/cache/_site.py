@@ -77,7 +77,8 @@ class Site:
         self.function = function
         self.policy = policy
         self.label = _name_of(function)
-        self.identity = (getattr(function, "__module__", ""), self.label)
+        # A bound method of another instance is another function: its values are that instance's.
+        self.identity = (getattr(function, "__module__", ""), self.label, id(getattr(function, "__self__", None)))
         self.asynchronous = inspect.iscoroutinefunction(function)
         self.counters = Counters()
         self.context = copy_context()

@@ -280,6 +280,7 @@ class TestObserver:
             person("nobody")
         assert ear.heard[0][1]["failed"] == 1
         person.invalidate("ana")
+        assert ear.heard[-1] == ("cache.invalidation", {"cache": "heard", "count": 1})
         for name in ("bob", "eva", "ivo"):
             person(name)
         clock.advance(10)
