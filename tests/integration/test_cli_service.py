@@ -1,5 +1,6 @@
 """The commands that look at a running service, and those that change the cache it shares."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -13,6 +14,7 @@ import urllib.request
 
 import pytest
 
+from isp_perf.cache import CacheManager
 from isp_perf.cli import main
 
 SERVICE = """
@@ -211,6 +213,12 @@ def _keys(url):
         return sum(1 for _ in client.scan_iter("clitest:1:popular:*"))
 
 
+async def _read_by_another(url):
+    """Return what another process of the service finds under a key."""
+    async with CacheManager("another", redis=url, namespace="clitest") as manager:
+        return await manager.get("popular:1")
+
+
 def test_warm_fills_and_invalidate_empties_the_shared_cache(shared, capsys):
     """What warm loads is in Redis for every worker; keys, patterns and --all remove it there."""
     assert main(["warm", "warm_sources:good", "--json"]) == 0
@@ -229,8 +237,9 @@ def test_warm_fills_and_invalidate_empties_the_shared_cache(shared, capsys):
     assert "1 tags, 1 patterns" in capsys.readouterr().out
     assert _keys(shared) == 0
     assert main(["warm", "warm_sources:good"]) == 0
+    assert asyncio.run(_read_by_another(shared)) == {"plans": ["fibra"]}
     assert main(["invalidate", "--all"]) == 0
-    assert _keys(shared) == 0
+    assert asyncio.run(_read_by_another(shared)) is None
 
 
 def test_a_loader_that_fails_is_exit_code_1_and_the_rest_is_warm(shared, capsys):

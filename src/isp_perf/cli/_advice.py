@@ -23,6 +23,13 @@ _GC_SHARE: Final = 0.05
 _QUEUE: Final = 100
 _NOT_ENCODED: Final = 0.5
 _OLD_FIGURES: Final = 3.0  # seconds
+_WORTH_THE_ROOM: Final = 0.05
+_MISSES: Final = {
+    "absent": "warm it (isp-perf warm), or take fields out of the key that do not matter",
+    "expired": "give the values a longer ttl, or refresh them early (early_refresh)",
+    "evicted": "raise max_entries (ISP_PERF_CACHE_MAX_ENTRIES)",
+    "invalidated": "invalidate less at once: keys or tags of what changed instead of patterns",
+}
 _FIXES: Final = {
     "n_plus_one": "load it along: options(*isp_perf.preload(...)) on the statement, or install(engine)",
     "repeated_read": "ask once and keep the answer, or cache it: cached_query or @cached",
@@ -69,10 +76,15 @@ def _caches(picture: Picture) -> Iterator[Advice]:
         name, ratio = plain(row["cache"]), row["hit_ratio"]
         reads = row["hits"] + row["misses"]
         if reads >= _ENOUGH_READS and ratio < _LOW_HIT_RATIO:
-            evidence = f"hit ratio {percent(ratio)} of {count(reads)} reads"
-            yield Advice("cache", f"cache {name}", evidence, "longer ttl, fewer key fields, or warm it (isp-perf warm)")
-        if row["evictions"] > row["entries"] > 0:
-            evidence = f"{count(row['evictions'])} evictions, room for {count(row['entries'])} entries"
+            reason = max(row["misses_by"], key=row["misses_by"].__getitem__, default="absent")
+            evidence = f"hit ratio {percent(ratio)} of {count(reads)} reads; most misses: {plain(reason)}"
+            yield Advice("cache", f"cache {name}", evidence, _MISSES.get(reason, _MISSES["absent"]))
+        larger = row["double_size_hit_ratio"]
+        if reads >= _ENOUGH_READS and larger is not None and larger - ratio >= _WORTH_THE_ROOM:
+            evidence = f"hit ratio {percent(ratio)}; about {percent(larger)} with twice the room"
+            yield Advice("cache", f"cache {name}", evidence, "raise max_entries (ISP_PERF_CACHE_MAX_ENTRIES)")
+        elif row["evictions"] > row["entries"] > 0:
+            evidence = f"{count(row['evictions'])} evictions, {count(row['entries'])} entries"
             yield Advice("cache", f"cache {name}", evidence, "raise max_entries (ISP_PERF_CACHE_MAX_ENTRIES)")
 
 

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("keys", nargs="*", metavar="KEY", help="logical keys, such as user_profile:42")
     parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="everything with this tag")
     parser.add_argument("--pattern", action="append", default=[], metavar="GLOB", help="every key like 'inbox:7:*'")
-    parser.add_argument("--all", action="store_true", help="every key of the namespace and schema")
+    parser.add_argument("--all", action="store_true", help="everything of the namespace, whatever its schema")
     parser.add_argument("--namespace", help="instead of ISP_PERF_NAMESPACE")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -54,7 +54,7 @@ def savings(now: Snapshot) -> dict[str, float]:
     """Return what did not have to be done since the start: seconds of loads, bytes, round trips and calls."""
     results = grouped(now, "isp_cache_gets_total", "result")
     return {
-        "load_seconds": float(sum(value for value in now.get("isp_cache_saved_seconds").values)),
+        "load_seconds": _saved_seconds(now),
         "loads": results.get("hit", 0) + now.get("isp_cache_coalesced_waiters_total").total(),
         "bytes": now.get("isp_compression_saved_bytes_total").total(),
         "round_trips": now.get("isp_redis_round_trips_saved_total").total(),
@@ -114,6 +114,27 @@ def _requests(window: _Window) -> dict[str, Any]:
         **_quantiles(merged),
         "in_flight": int(sum(window.now.get("isp_http_requests_in_flight").values)),
     }
+
+
+def _saved_seconds(now: Snapshot) -> float:
+    """Return hits times the mean time of a load: per cached function, and per cache for reads without a function.
+
+    From totals of living and dead workers, so that it does not shrink when a worker ends.
+    """
+    by_function = [(row["cache"], row["hits"], row["loads"], row["load_seconds"]) for row in _functions(now)]
+    saved = float(sum(hits * seconds / loads for _, hits, loads, seconds in by_function if loads))
+    for cache, hits in _hits_by_cache(now).items():
+        own = [row[1:] for row in by_function if row[0] == cache]
+        loads = grouped(now, "isp_cache_loads_total", "cache").get(cache, 0) - sum(one[1] for one in own)
+        seconds = grouped(now, "isp_cache_load_seconds_total", "cache").get(cache, 0.0) - sum(one[2] for one in own)
+        if loads > 0:
+            saved += max(0, hits - sum(one[0] for one in own)) * max(0.0, seconds) / loads
+    return saved
+
+
+def _hits_by_cache(now: Snapshot) -> dict[str, int]:
+    totals = now.get("isp_cache_gets_total").by_key()
+    return {name: _results(totals, name)[0] for name in {key[0] for key in totals}}
 
 
 class _Route:
@@ -186,9 +207,21 @@ def _cache(window: _Window, name: str, totals: Mapping[Key, Any]) -> dict[str, A
         **{f"{tier}_hits": sum(value for key, value in totals.items() if key[:2] == (name, tier)) for tier in _TIERS},
         "reads_per_second": window.rate(recent_hits + recent_misses),
         "recent_hit_ratio": _share(recent_hits, recent_hits + recent_misses),
+        "misses_by": {key[1]: value for key, value in _of_cache(window, "isp_cache_misses_total", name) if value},
+        **{f"{size}_size_hit_ratio": _estimate(window, size, name) for size in ("half", "double")},
         "entries": int(grouped(window.now, "isp_cache_entries", "cache").get(name, 0)),
         "evictions": grouped(window.now, "isp_cache_evictions_total", "cache").get(name, 0),
     }
+
+
+def _of_cache(window: _Window, family: str, cache: str) -> list[tuple[Key, Any]]:
+    return [(key, value) for key, value in window.now.get(family).by_key().items() if key[0] == cache]
+
+
+def _estimate(window: _Window, size: str, cache: str) -> float | None:
+    """Return the hit ratio estimated for another room; ``None`` where none is known."""
+    found = _of_cache(window, f"isp_cache_{size}_size_hit_ratio", cache)
+    return next((round(value, 6) for _, value in found if not isnan(value)), None)
 
 
 def _results(counts: Mapping[Key, Any], cache: str) -> tuple[int, int]:
@@ -199,28 +232,39 @@ def _results(counts: Mapping[Key, Any], cache: str) -> tuple[int, int]:
 
 def _hot_keys(window: _Window) -> list[dict[str, Any]]:
     """Return cached functions by the time they saved; they are named by key template, which holds no argument."""
-    now = window.now
+    found: list[dict[str, Any]] = [
+        {
+            "cache": row["cache"],
+            "key": row["key"],
+            "hits": row["hits"],
+            "misses": row["misses"],
+            "hit_ratio": _share(row["hits"], row["hits"] + row["misses"]),
+            "load_seconds_mean": round(row["load_seconds"] / row["loads"], 9) if row["loads"] else None,
+            "load_seconds": round(row["load_seconds"], 6),
+            "saved_seconds": round(row["hits"] * row["load_seconds"] / row["loads"], 6) if row["loads"] else 0.0,
+        }
+        for row in _functions(window.now)
+    ]
+    found.sort(key=lambda row: (-row["saved_seconds"], -row["hits"]))
+    return found[:_ROWS]
+
+
+def _functions(now: Snapshot) -> list[dict[str, Any]]:
+    """Return what every cached function did since the start."""
     gets = now.get("isp_cache_function_gets_total").by_key()
     seconds = now.get("isp_cache_function_load_seconds_total").by_key()
     loads = now.get("isp_cache_function_loads_total").by_key()
-    found: list[dict[str, Any]] = []
-    for key in sorted({key[:2] for key in gets}):
-        hits, misses = gets.get((*key, "hit"), 0), gets.get((*key, "miss"), 0)
-        mean = seconds.get(key, 0.0) / loads[key] if loads.get(key) else None
-        found.append(
-            {
-                "cache": key[0],
-                "key": key[1],
-                "hits": hits,
-                "misses": misses,
-                "hit_ratio": _share(hits, hits + misses),
-                "load_seconds_mean": None if mean is None else round(mean, 9),
-                "load_seconds": round(seconds.get(key, 0.0), 6),
-                "saved_seconds": round(hits * (mean or 0.0), 6),
-            }
-        )
-    found.sort(key=lambda row: (-row["saved_seconds"], -row["hits"]))
-    return found[:_ROWS]
+    return [
+        {
+            "cache": cache,
+            "key": key,
+            "hits": gets.get((cache, key, "hit"), 0),
+            "misses": gets.get((cache, key, "miss"), 0),
+            "loads": loads.get((cache, key), 0),
+            "load_seconds": seconds.get((cache, key), 0.0),
+        }
+        for cache, key in sorted({(key[0], key[1]) for key in gets})
+    ]
 
 
 def _redis(window: _Window) -> dict[str, Any]:

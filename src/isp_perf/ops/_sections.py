@@ -10,12 +10,13 @@ from html import escape
 from typing import Any, Final
 
 from isp_perf.ops._picture import recent_hit_ratio
-from isp_perf.ops._shown import count, duration, number, percent, plain, rate, safe, size
+from isp_perf.ops._shown import NOTHING, count, duration, number, percent, plain, rate, safe, size
 from isp_perf.ops._svg import sparkline
 
 __all__ = ["Draft", "draw"]
 
 Picture = Mapping[str, Any]
+_CACHE_HEADS: Final = ("Cache", "Reads", "Hit ratio", "Twice the room", "L1", "L2", "Misses", "Mostly", "Entries")
 _STATES: Final = {"closed": "good", "half_open": "warn", "open": "bad", "isolated": "bad"}
 _MOST_SITES: Final = 8
 
@@ -173,9 +174,11 @@ def _cache_rows(picture: Picture) -> list[_Row]:
             (
                 rate(row["reads_per_second"]),
                 percent(row["hit_ratio"]),
+                percent(row["double_size_hit_ratio"]),
                 count(row["l1_hits"]),
                 count(row["l2_hits"]),
                 count(row["misses"]),
+                plain(max(row["misses_by"], key=row["misses_by"].__getitem__, default=NOTHING)),
                 count(row["entries"]),
             ),
         )
@@ -237,7 +240,7 @@ _TABLES: Final[tuple[tuple[_Table, Callable[[Picture], list[_Row]]], ...]] = (
         _route_rows,
     ),
     (
-        _Table("caches", "Caches", ("Cache", "Reads", "Hit ratio", "L1", "L2", "Misses", "Entries"), "Not used.", 6),
+        _Table("caches", "Caches", _CACHE_HEADS, "Not used.", 6),
         _cache_rows,
     ),
     (

@@ -28,8 +28,8 @@ def trace(points: Sequence[Point], *, span: float, box: tuple[float, float] = (_
     end = points[-1][0]
     top = max(value for _, value in points) or 1.0
     shown = [(width * (1 - (end - at) / span), height * (1 - value / top)) for at, value in points if end - at <= span]
-    steps = dict.fromkeys((f"{x:.0f}", f"{y:.1f}") for x, y in shown)
-    return "M" + "L".join(f"{x} {y}" for x, y in steps)
+    corners = {2 * round(x / 2): y for x, y in shown}  # of points that fall into one place the latest
+    return "M" + "L".join(f"{x} {y:.1f}" for x, y in corners.items())
 
 
 def sparkline(ident: str, path: str, label: str) -> str:

@@ -18,7 +18,8 @@ def service(**changes):
 
 
 def a_cache(**changes):
-    return {"cache": "default", "hits": 900, "misses": 100, "hit_ratio": 0.9, "entries": 50, "evictions": 0, **changes}
+    figures = {"hits": 900, "misses": 100, "hit_ratio": 0.9, "entries": 50, "evictions": 0}
+    return {"cache": "default", **figures, "misses_by": {}, "double_size_hit_ratio": None, **changes}
 
 
 def a_route(**changes):
@@ -45,6 +46,12 @@ def test_an_idle_and_a_healthy_service_get_none():
     [
         ({"caches": [a_cache(hits=40, misses=160, hit_ratio=0.2)]}, "cache", "20.0 %"),
         ({"caches": [a_cache(evictions=51)]}, "cache", "51 evictions"),
+        ({"caches": [a_cache(double_size_hit_ratio=0.97)]}, "cache", "97.0 % with twice the room"),
+        (
+            {"caches": [a_cache(hits=40, misses=160, hit_ratio=0.2, misses_by={"expired": 150, "absent": 10})]},
+            "cache",
+            "most misses: expired",
+        ),
         ({"hot_keys": [{"key": "q:{hash}", "hits": 1, "misses": 199, "hit_ratio": 0.005}]}, "cache", "1 hits in 200"),
         ({"routes": [a_route(p50_seconds=0.25)]}, "cache", "250 ms"),
         ({"routes": [a_route(error_ratio=0.05)]}, "errors", "5.0 %"),

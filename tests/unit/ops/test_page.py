@@ -73,6 +73,8 @@ def service(text="x", rows=3):
             "reads_per_second": 1.0,
             "recent_hit_ratio": 0.5,
             "entries": 10**6,
+            "misses_by": {text: 3},
+            "double_size_hit_ratio": 0.75,
         }
         for _ in times
     ]

@@ -26,7 +26,8 @@ def cache_snapshot(hits, misses, key="user:{id}", seconds=1.0):
         "isp_cache_function_gets_total": {("default", key, "hit"): hits, ("default", key, "miss"): misses},
         "isp_cache_function_loads_total": {("default", key): misses},
         "isp_cache_function_load_seconds_total": {("default", key): seconds},
-        "isp_cache_saved_seconds": {("default",): hits * seconds / misses if misses else 0.0},
+        "isp_cache_misses_total": {("default", "absent"): misses - 1, ("default", "expired"): 1},
+        "isp_cache_double_size_hit_ratio": {("default",): 0.95},
     }
     return Snapshot({name: column(_from_cache, name, given) for name, given in series.items()}, 1_000_000_000)
 
@@ -92,6 +93,26 @@ def test_hot_keys_are_templates_by_what_they_saved():
     assert savings(now)["load_seconds"] == 18.0
 
 
+def test_a_cache_stands_with_its_reasons_and_its_outlook():
+    """Misses are told by reason, and the estimates for another room where there are any."""
+    [row] = picture(cache_snapshot(90, 10), EMPTY, 1.0)["caches"]
+    assert row["misses_by"] == {"absent": 9, "expired": 1}
+    assert (row["double_size_hit_ratio"], row["half_size_hit_ratio"]) == (0.95, None)
+
+
+def test_reads_without_a_function_save_time_too():
+    """Hits and loads of get_or_set count with their own mean, beside those of cached functions."""
+    now = cache_snapshot(90, 10, seconds=2.0)
+    now.columns["isp_cache_gets_total"] = column(
+        _from_cache, "isp_cache_gets_total", {("default", "l1", "hit"): 100, ("default", "none", "miss"): 12}
+    )
+    now.columns["isp_cache_loads_total"] = column(_from_cache, "isp_cache_loads_total", {("default", "ok"): 12})
+    now.columns["isp_cache_load_seconds_total"] = column(
+        _from_cache, "isp_cache_load_seconds_total", {("default",): 3.0}
+    )
+    assert savings(now)["load_seconds"] == pytest.approx(90 * 0.2 + 10 * 0.5)
+
+
 def test_sites_of_queries_are_listed_with_their_line():
     """Lines that send one statement per object stand in the picture, most frequent first."""
     series = {("n_plus_one", "Conversa.mensagens", "main.py:1"): 2, ("write_loop", "Conversa", "main.py:9"): 5}
@@ -142,5 +163,6 @@ def test_lines_take_one_point_a_second():
     shown = picture(now, before, 5.0)
     for number in range(9):
         paths = history.add(number * 0.25, shown)
-    assert paths["rate"].count("L") + 1 == 3
+    assert len(history._points["rate"]) == 3
+    assert paths["rate"].startswith("M")
     assert paths["hits"] == ""
