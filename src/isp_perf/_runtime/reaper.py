@@ -13,6 +13,7 @@ import heapq
 import threading
 from collections.abc import Callable
 from itertools import count
+from math import frexp, ldexp
 from time import monotonic
 from typing import Any, Final
 from weakref import ref
@@ -21,9 +22,9 @@ from isp_perf._runtime.fork import new_lock, restart_in_child
 
 __all__ = ["FEWEST_DEAD", "MOST_ITEMS", "Calendar", "Moment", "Reaper", "reaper", "width"]
 
-FEWEST_DEAD: Final = 64
+FEWEST_DEAD: Final = 8
 MOST_ITEMS: Final = 4096
-_FINEST: Final = 0.001
+_FINEST: Final = 2.0**-10
 _MOMENTS_PER_TTL: Final = 256
 _LONGEST_SLEEP: Final = 86_400.0  # a lock cannot be waited for as long as a ttl may be
 
@@ -110,8 +111,12 @@ class Calendar:
 
 
 def width(ttl: float) -> float:
-    """Return how many seconds before its end an item of that ttl may be due."""
-    return max(_FINEST, ttl / _MOMENTS_PER_TTL)
+    """Return how many seconds before its end an item of that ttl may be due, at most ttl/256.
+
+    A power of two, so that ttls that are almost the same share their moments, and rounding is exact.
+    """
+    _, exponent = frexp(max(_FINEST, ttl / _MOMENTS_PER_TTL))
+    return ldexp(0.5, exponent)
 
 
 class Reaper:

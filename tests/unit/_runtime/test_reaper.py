@@ -84,9 +84,12 @@ def test_moments_of_one_time_are_handed_over_together():
 
 
 def test_the_width_of_a_moment_follows_the_ttl():
-    """Nothing is due more than ttl/256 early, and no moment is finer than a millisecond."""
+    """Nothing is due more than ttl/256 early, none is finer than a millisecond, and ttls that are alike share one."""
     assert width(256.0) == 1.0
-    assert width(0.01) == 0.001
+    assert width(0.01) == 2**-10
+    for ttl in (0.3, 1.0, 3.7, 300.0, 86_400.0):
+        assert ttl / 512 < width(ttl) <= max(2**-10, ttl / 256)
+    assert width(300.0) == width(299.9999999999)
 
 
 def test_a_deadline_in_a_thousand_years_does_no_harm():

@@ -1,0 +1,174 @@
+"""Memory stays flat: nothing is left behind by keys, cancelled calls and invalidations. One million in the soak run."""
+
+import asyncio
+import gc
+import random
+import sys
+import threading
+import time
+import tracemalloc
+
+import pytest
+
+from isp_perf._runtime.reaper import reaper
+from isp_perf.cache import CacheManager
+
+ROOM = 1000
+AMOUNTS = [pytest.param(20_000, id="slice"), pytest.param(1_000_000, id="million", marks=[pytest.mark.soak])]
+SLACK_BYTES = 300_000
+
+
+def left_over(cache):
+    """Return how much of each kind the cache holds."""
+    local = cache._engine.local
+    stores = [cache._keys.store, *(store for site in cache._sites for store in site.stores())]
+    return {
+        "flights": sum(len(store.flights) for store in stores),
+        "entries": sum(len(store.entries()) for store in stores),
+        "tags": len(local.tagged),
+        "index": len(local.index or ()),
+        "queue": len(local._queue._small) + len(local._queue._main),
+        "ghost": len(local._queue._ghost) + len(local._queue._order) + len(local._queue._stale),
+        "departures": len(local.departures),
+        "deadlines": len(local._calendar),
+    }
+
+
+def check(cache):
+    """Everything is bounded by the room, whatever happened before."""
+    held = left_over(cache)
+    assert held["flights"] == 0
+    assert held["entries"] <= ROOM
+    assert held["tags"] <= 2 * ROOM
+    assert held["index"] <= ROOM
+    assert held["queue"] <= 2 * (2 * ROOM + 64)
+    assert held["ghost"] <= 3 * 2 * ROOM + 64
+    assert held["departures"] <= 2 * 1024
+    assert held["deadlines"] <= 2 * ROOM + 64 * 300
+    assert len(reaper._heap) < 5000
+
+
+def grown(work, amount):
+    """Return the bytes by which memory grows in the second half of ``work``, when everything is warm."""
+    tracemalloc.start()
+    work(0, amount // 2)
+    gc.collect()
+    before = tracemalloc.get_traced_memory()[0]
+    work(amount // 2, amount)
+    gc.collect()
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return after - before
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_distinct_keys_leave_nothing(amount):
+    """Keys that are asked for once leave no lock, flight, tag or deadline behind."""
+    cache = CacheManager(max_entries=ROOM)
+
+    @cache.cached("k:{x}", ttl=300)
+    def plain(x: int):
+        return x
+
+    @cache.cached("t:{x}", ttl=300, tags=("one:{x}",))
+    def tagged(x: int):
+        return x
+
+    def work(start, end):
+        for x in range(start, end):
+            plain(x)
+            if not x % 8:
+                tagged(x)
+
+    growth = grown(work, amount)
+    check(cache)
+    assert growth < SLACK_BYTES
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_invalidations_leave_nothing(amount):
+    """Invalidated keys, tags and patterns are forgotten, also those that were never there."""
+    cache = CacheManager(max_entries=ROOM)
+
+    @cache.cached("t:{x}", ttl=300, tags=("one:{x}",))
+    def tagged(x: int):
+        return x
+
+    def work(start, end):
+        for x in range(start // 8, end // 8):
+            tagged(x)
+            tagged.invalidate(x)
+            cache.sync.invalidate_tags(f"one:{x + 1}", "never")
+            cache.sync.invalidate(f"gone:{x}")
+
+    growth = grown(work, amount)
+    check(cache)
+    assert left_over(cache)["tags"] == 0
+    assert growth < SLACK_BYTES
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_cancelled_calls_leave_nothing(amount):
+    """Cancelled leaders and waiters leave no flight and no waiter behind."""
+    cache = CacheManager(max_entries=ROOM)
+
+    @cache.cached("k:{x}", ttl=300)
+    async def load(x: int):
+        await asyncio.sleep(60)
+
+    async def cancel_all(start, end):
+        for first in range(start, end, 500):
+            tasks = [asyncio.create_task(load(x // 2)) for x in range(first, min(end, first + 500))]
+            await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    with asyncio.Runner() as runner:
+        growth = grown(lambda start, end: runner.run(cancel_all(start // 4, end // 4)), amount)
+    check(cache)
+    assert growth < SLACK_BYTES
+
+
+def test_threads_that_switch_all_the_time_see_no_old_value():
+    """Eight threads that get, set and invalidate under a tiny switch interval: nobody gets what was replaced before."""
+    cache = CacheManager(max_entries=50)
+    versions, floors = [0] * 100, [0] * 100
+    guard = threading.Lock()
+
+    @cache.cached("k:{x}", ttl=300)
+    def load(x: int):
+        return versions[x]
+
+    def work(seed):
+        rnd = random.Random(seed)
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            x = rnd.randrange(100)
+            if rnd.random() < 0.9:
+                floor = floors[x]
+                if load(x) < floor:
+                    wrong.append((x, floor))
+                continue
+            with guard:
+                versions[x] += 1
+                load.invalidate(x)
+                floors[x] = versions[x]
+
+    wrong = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+    stats = cache.stats()
+    assert stats.misses == stats.loads + stats.joined
+    held = left_over(cache)
+    assert held["flights"] == 0
+    assert held["entries"] == stats.l1_size <= 50
