@@ -1,7 +1,11 @@
 """S3-FIFO with lazily folded hits."""
 
+import array
+import gzip
 import random
+import sys
 from collections import OrderedDict, deque
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +99,32 @@ def test_lazy_folding_evicts_what_the_textbook_form_does(capacity):
         home.touch(key)
     assert home.evicted == textbook(trace, capacity)
     assert len(home.queue) == len(home.entries) <= capacity
+
+
+@pytest.mark.parametrize("capacity", [16, 100, 700, 3000])
+def test_a_recorded_trace_evicts_what_the_textbook_form_does(capacity):
+    """The same on requests of a real web shop (tests/data/cache)."""
+    packed = Path(__file__).parents[2] / "data" / "cache" / "web12-20000.trace.gz"
+    trace = array.array("i", gzip.decompress(packed.read_bytes()))
+    if sys.byteorder == "little":
+        trace.byteswap()
+    home = Home(capacity)
+    for key in trace:
+        home.touch(key)
+    assert len(trace) == 20_000
+    assert home.evicted == textbook(trace, capacity)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_short_streams_evict_what_the_textbook_form_does(seed):
+    """The same on short streams over few keys, where ghosts come back all the time."""
+    rnd = random.Random(seed)
+    for capacity in range(1, 12):
+        trace = [rnd.randrange(1, 3 * capacity + 2) for _ in range(2000)]
+        home = Home(capacity)
+        for key in trace:
+            home.touch(key)
+        assert home.evicted == textbook(trace, capacity)
 
 
 def test_removed_entries_do_not_count_and_are_given_back():
