@@ -56,7 +56,6 @@ class Responder:
         "_declared",
         "_engine",
         "_found",
-        "_headers",
         "_kind",
         "_options",
         "_request",
@@ -111,7 +110,6 @@ class Responder:
     def admit(self, message: Message, found: dict[bytes, bytes], kind: int) -> Awaitable[None]:
         """Take the head of a response that may be coded: its type is compressible, and nothing forbids it."""
         self._start = message
-        self._headers: Headers = message["headers"]
         self._found = found
         self._kind = kind
         reason = self._unwanted(found)
@@ -187,7 +185,7 @@ class Responder:
 
     def _coded_headers(self, coding: str, *, strong: bool = False) -> Headers:
         vary = self._found.get(b"vary")
-        return coded_headers(self._headers, coding, vary=vary, wanted=self._request.vary, strong=strong)
+        return coded_headers(self._start["headers"], coding, vary=vary, wanted=self._request.vary, strong=strong)
 
     def _pass(self, message: Message, reason: str) -> Awaitable[None]:
         """Send the head as it is, and everything after it."""
@@ -197,7 +195,8 @@ class Responder:
 
     def _plain(self, reason: str) -> Awaitable[None]:
         """Send the head of an uncoded response of a compressible type: with Vary, for caches."""
-        start, headers = self._start, self._headers
+        start = self._start
+        headers: Headers = start["headers"]
         varied = plain_headers(headers, self._found.get(b"vary"), self._request.vary)
         return self._pass(start if varied is headers else {**start, "headers": varied}, reason)
 
