@@ -4,27 +4,34 @@ from isp_perf._core.query_findings import Finding, Statement
 from isp_perf.errors import NPlusOneError, QueryBudgetError
 from isp_perf.queries._bulk import BulkResult, bulk_delete, bulk_insert, bulk_update, bulk_upsert
 from isp_perf.queries._count import QueryCount, count_queries, query_budget
+from isp_perf.queries._dataloader import DataLoader
 from isp_perf.queries._install import BatchingWarning, Installed, install
 from isp_perf.queries._into import preload_into
 from isp_perf.queries._lint import PreloadWarning
 from isp_perf.queries._middleware import QueryBudgetMiddleware
+from isp_perf.queries._pages import Page, keyset_page
 from isp_perf.queries._plan import preload
 from isp_perf.queries._records import read_records
+from isp_perf.queries._replicas import ReplicaRouter
 from isp_perf.queries._stats import QueryStats
+from isp_perf.queries._streams import stream
 from isp_perf.queries._watch import NPlusOneWarning
 
 __all__ = [
     "BatchingWarning",
     "BulkResult",
+    "DataLoader",
     "Finding",
     "Installed",
     "NPlusOneError",
     "NPlusOneWarning",
+    "Page",
     "PreloadWarning",
     "QueryBudgetError",
     "QueryBudgetMiddleware",
     "QueryCount",
     "QueryStats",
+    "ReplicaRouter",
     "Statement",
     "bulk_delete",
     "bulk_insert",
@@ -32,8 +39,10 @@ __all__ = [
     "bulk_upsert",
     "count_queries",
     "install",
+    "keyset_page",
     "preload",
     "preload_into",
     "query_budget",
     "read_records",
+    "stream",
 ]

@@ -12,14 +12,17 @@ from isp_perf.queries._compat import PEER_MARK
 
 __all__ = [
     "before_execute_hooks",
+    "cut_clauses",
     "driver_call",
     "driver_errors",
     "has_bind_expression",
     "is_joinable",
     "is_loading",
     "is_translated",
+    "locks_rows",
     "many_call",
     "options_on",
+    "order_clauses",
     "orm_hooks",
     "raw_result",
     "rows_of",
@@ -56,6 +59,24 @@ def is_joinable(statement: Any) -> bool:
     """Whether to-one joins may be added to a SELECT: it groups nothing, removes no repeats and locks no rows."""
     clauses = attrgetter("_group_by_clauses", "_having_criteria", "_distinct", "_for_update_arg")(statement)
     return not any(clauses)
+
+
+def locks_rows(statement: Any) -> bool:
+    """Whether a SELECT locks what it reads."""
+    return attrgetter("_for_update_arg")(statement) is not None
+
+
+def order_clauses(statement: Any) -> tuple[Any, ...]:
+    """Return the elements of a statement's ORDER BY, out of the references to labels that SQLAlchemy puts them in."""
+    clauses = attrgetter("_order_by_clauses")(statement)
+    return tuple(clause.element if clause.__visit_name__ == "label_reference" else clause for clause in clauses)
+
+
+def cut_clauses(statement: Any) -> bool:
+    """Whether a statement has a limit or an offset."""
+    return any(
+        clause is not None for clause in attrgetter("_limit_clause", "_offset_clause", "_fetch_clause")(statement)
+    )
 
 
 def orm_hooks(session: Any) -> tuple[Any, ...]:

@@ -62,7 +62,7 @@ class Run:
     @property
     def binding(self) -> Any:
         """What the session chooses the engine by."""
-        return {"clause": self.statement} if self.mapper is None else {"mapper": self.mapper}
+        return {"mapper": self.mapper, "clause": self.statement}
 
     def _is_open(self) -> bool:
         """Whether nobody may change statements of this session on their way."""
