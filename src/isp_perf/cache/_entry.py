@@ -28,7 +28,12 @@ class FillingTags:
         self._flight = flight
 
     def add(self, *tags: str) -> None:
-        """Add ``tags`` to those of the policy. A value with added tags stays in the local level."""
+        """Add ``tags`` to those of the policy.
+
+        With a remote level such a value is returned and not stored: which version a tag had before the load is known for
+        the policy's tags only, and without it a removal in between would be missed. Write tags that follow from the
+        arguments as templates in the policy.
+        """
         self._flight.tags |= frozenset(tags)
 
     def __iter__(self) -> Iterator[str]:

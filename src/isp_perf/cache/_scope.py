@@ -18,6 +18,7 @@ from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._events import Events
 from isp_perf.cache._exchange import Flow
 from isp_perf.cache._flow import fetch as fetch_from_levels
+from isp_perf.cache._store import Store
 
 __all__ = ["MODE", "Mode", "ModeContext", "bypassing", "fetch", "forget_keys", "forget_tags", "mode_of"]
 
@@ -31,16 +32,18 @@ class Mode:
         engine: the manager's levels.
         outer: the mode around it, which may be of another manager.
         memo: logical key -> (value, tags) of what was read in a request scope; ``None``: bypass.
+        names: the logical keys of what was asked for, by store and slot.
         open: whether the context was not left yet; tasks may outlive it.
         version: changes with each invalidation made in the scope.
     """
 
-    __slots__ = ("engine", "memo", "open", "outer", "version")
+    __slots__ = ("engine", "memo", "names", "open", "outer", "version")
 
     def __init__(self, engine: Engine, outer: "Mode | None", *, scoped: bool) -> None:
         self.engine = engine
         self.outer = outer
         self.memo: dict[str, tuple[Any, frozenset[str]]] | None = {} if scoped else None
+        self.names: dict[tuple[Store, Any], str] = {}
         self.open = True
         self.version = 0
 
@@ -146,7 +149,10 @@ def _scoped(mode: Mode, call: Call, *, tasks: bool) -> Flow:
     engine, memo = mode.engine, mode.memo
     if memo is None or leading() is not None:
         return (yield from fetch_from_levels(engine, call, tasks=tasks))
-    key = call.key()
+    place = (call.store, call.slot)
+    key = mode.names.get(place)
+    if key is None:
+        key = mode.names[place] = call.key()
     kept = memo.get(key)
     if kept is not None:
         with engine.local.lock:
