@@ -141,6 +141,7 @@ class Flight:
         filling: what the loader says about the new entry.
         started: the background task that leads it, if one does.
         task: that task, if it is to be cancelled when nobody waits any more.
+        weight: bytes of the encoded value, once it was encoded.
         waiters: those who joined and wait.
         waits_for: the flights whose outcome this one's loader waits for.
     """
@@ -156,6 +157,7 @@ class Flight:
     filling: Any = None
     started: asyncio.Task[Any] | None = None
     task: asyncio.Task[Any] | None = None
+    weight: int | None = None
     waiters: list[Waiter] = cast("list[Waiter]", ())
     waits_for: list["Flight"] = cast('list["Flight"]', ())
 

@@ -304,6 +304,7 @@ def sealed(engine: Engine, call: Call, flight: Flight, *, claim: Claim, value: A
     if not epoch or not claim.versions.keys() >= set(names.values()):
         return None  # a tag that was added while loading: nobody knows its version before the load
     payload = call.source.codec.encode(value)
+    flight.weight = len(payload)
     if len(payload) > _MOST_BYTES:
         second.tally.too_large += 1
         return None

@@ -337,7 +337,16 @@ def _store(engine: Engine, call: Call, flight: Flight, *, claim: Claim, value: A
     with local.lock:
         if kept_locked(engine, call, claim) and flight.attached and ttl > 0:
             seconds, told = flight.seconds, flight.filling is not None
-            insert_locked(local, call, value=value, ttl=ttl, load_seconds=seconds, tags=flight.tags, told=told)
+            insert_locked(
+                local,
+                call,
+                value=value,
+                ttl=ttl,
+                load_seconds=seconds,
+                tags=flight.tags,
+                told=told,
+                weight=flight.weight,
+            )
             _keep_etag(call, flight)
             if flight.reason is EVICTED:
                 local.departures.note(call.store.mark(call.slot), EVICTED)
@@ -361,17 +370,21 @@ def insert_locked(
     load_seconds: float,
     tags: frozenset[str],
     told: bool = False,
+    weight: int | None = None,
 ) -> None:
-    """Keep a value in the local level, in the form that its policy needs; ``told``: its loader had a say in it."""
+    """Keep a value in the local level, in the form that its policy needs.
+
+    ``told``: its loader had a say in it; ``weight``: bytes of the encoded value, where it was encoded.
+    """
     policy = call.source.policy
     if not policy.staged and not tags and not told:
-        local.insert_locked(call.store, call.slot, value, ttl=ttl, native=call.native)
+        local.insert_locked(call.store, call.slot, value, ttl=ttl, native=call.native, weight=weight)
         return
     now = local.clock()
     life = life_of(policy, now, ttl=ttl, load_seconds=load_seconds)
     entry = StagedEntry(value, call.slot, life.refresh_at)
     entry.life, entry.tags, entry.born, entry.load_seconds = life, tags, now, load_seconds
-    local.insert_staged_locked(call.store, entry, native=call.native)
+    local.insert_staged_locked(call.store, entry, native=call.native, weight=weight)
 
 
 def lifetime(policy: CachePolicy, value: Any) -> float:

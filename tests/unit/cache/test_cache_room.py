@@ -1,8 +1,11 @@
 """Room by weight, and room borrowed from a cachetools cache."""
 
+import asyncio
+
 import cachetools
 import pytest
 
+from isp_perf._core.weights import ENTRY_BYTES
 from isp_perf.cache import CacheManager
 from isp_perf.testing import ManualClock
 
@@ -63,6 +66,21 @@ def test_popular_entries_outlive_a_scan_by_weight():
     for n in range(20):
         load(n)
     assert load.stats.misses - before <= 2
+
+
+async def test_a_value_weighs_what_its_encoding_does(remote):
+    """With a remote level the weight is the encoded length, which was measured anyway, and a constant per entry."""
+    cache = CacheManager(redis=remote)
+    local = configured(cache, max_bytes=1_000_000)
+
+    @cache.cached("n:{n}", ttl=60)
+    async def load(n: int) -> dict[str, int]:
+        return {"n" * 1000: n}
+
+    await load(0)  # the first use opens the channel of invalidations; until then nothing is kept here
+    await asyncio.sleep(0.05)
+    await load(1)
+    assert ENTRY_BYTES + 1000 < local.weight < ENTRY_BYTES + 1020
 
 
 def test_weight_without_a_limit_is_not_counted():

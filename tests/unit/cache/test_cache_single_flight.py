@@ -62,6 +62,42 @@ def test_two_hundred_threads_share_one_load(cache):
     assert no_flights(cache)
 
 
+async def test_a_thousand_tasks_share_one_failure(cache):
+    """1,000 concurrent callers of a failing loader cause one load, and each gets the error."""
+    loads = []
+
+    @cache.cached("x:{x}")
+    async def load(x: int):
+        loads.append(x)
+        await asyncio.sleep(0.02)
+        raise ConnectionError("down")
+
+    outcomes = await asyncio.gather(*(load(1) for _ in range(1000)), return_exceptions=True)
+    assert len(loads) == 1
+    assert {(type(error), error.args) for error in outcomes} == {(ConnectionError, ("down",))}
+    assert no_flights(cache)
+
+
+async def test_a_thousand_tasks_and_a_cancelled_leader_cause_two_loads(cache):
+    """When the leader of 1,000 callers is cancelled, one more load serves all the others."""
+    loads = []
+
+    @cache.cached("x:{x}")
+    async def load(x: int):
+        loads.append(x)
+        await asyncio.sleep(0.02)
+        return "value"
+
+    tasks = [asyncio.create_task(load(1)) for _ in range(1000)]
+    await asyncio.sleep(0.005)
+    tasks[0].cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert outcomes[1:] == ["value"] * 999
+    assert len(loads) == 2
+    assert no_flights(cache)
+
+
 async def test_cancelled_leader_hands_over(cache):
     """When the first of ten callers is cancelled, one waiter loads again and nine get the value."""
     loads = []
