@@ -1,7 +1,5 @@
 """Room by weight, and room borrowed from a cachetools cache."""
 
-import asyncio
-
 import cachetools
 import pytest
 
@@ -68,19 +66,18 @@ def test_popular_entries_outlive_a_scan_by_weight():
     assert load.stats.misses - before <= 2
 
 
-async def test_a_value_weighs_what_its_encoding_does(remote):
-    """With a remote level the weight is the encoded length, which was measured anyway, and a constant per entry."""
-    cache = CacheManager(redis=remote)
+def test_a_value_weighs_what_its_encoding_does():
+    """The length of an encoded value, where it is known, stands for it; a constant per entry comes on top."""
+    cache = CacheManager()
     local = configured(cache, max_bytes=1_000_000)
-
-    @cache.cached("n:{n}", ttl=60)
-    async def load(n: int) -> dict[str, int]:
-        return {"n" * 1000: n}
-
-    await load(0)  # the first use opens the channel of invalidations; until then nothing is kept here
-    await asyncio.sleep(0.05)
-    await load(1)
-    assert ENTRY_BYTES + 1000 < local.weight < ENTRY_BYTES + 1020
+    load = sized(cache, 10)
+    store = next(iter(cache._sites)).store
+    with local.lock:
+        local.insert_locked(store, 1, load, ttl=60, native=True, weight=1000)
+    assert local.weight == ENTRY_BYTES + 1000
+    with local.lock:
+        local.insert_locked(store, 2, b"x" * 5000, ttl=60, native=True)
+    assert 5000 < local.weight - 1000 < 6000
 
 
 def test_weight_without_a_limit_is_not_counted():
