@@ -15,6 +15,7 @@ from isp_perf.cache._insight import CacheHealth, Explanation, HotKey, Insight
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._stats import CacheStats
+from isp_perf.cache._warm import warm_here, warm_plan
 
 __all__ = ["SyncCacheManager"]
 
@@ -133,6 +134,27 @@ class SyncCacheManager:
     def health(self) -> CacheHealth:
         """Return the state of both levels."""
         return self._manager.health()
+
+    def warm_cache(
+        self,
+        sources: Mapping[str, Mapping[str, Any]],
+        *,
+        concurrency: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> WarmReport:
+        """Load values before they are asked for, one after the other in this thread.
+
+        Args:
+            sources: as for ``CacheManager.warm_cache``; the loaders are plain functions.
+            concurrency: 1; ``CacheManager.warm_cache`` can do more at a time.
+            progress: called with (done, total) after each.
+
+        Raises:
+            ConfigurationError: a source without ``fetch_func``, an unknown field, another ``concurrency``.
+        """
+        whole("concurrency", concurrency, most=1)
+        plans = {name: warm_plan(name, source, self._manager.policy) for name, source in sources.items()}
+        return warm_here(self._keys, plans, progress=progress)
 
     def snapshot(self, path: str | PathLike[str], *, top: int = 1000) -> int:
         """Write the ``top`` (>= 1; default 1,000) calls to the file ``path``; see ``CacheManager.snapshot``."""

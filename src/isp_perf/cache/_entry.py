@@ -30,9 +30,9 @@ class FillingTags:
     def add(self, *tags: str) -> None:
         """Add ``tags`` to those of the policy.
 
-        With a remote level such a value is returned and not stored: which version a tag had before the load is known for
-        the policy's tags only, and without it a removal in between would be missed. Write tags that follow from the
-        arguments as templates in the policy.
+        With a remote level such a value is returned and not stored: which version a tag had before the load is known
+        for the policy's tags only, and without it a removal in between would be missed. Write tags that follow from
+        the arguments as templates in the policy.
         """
         self._flight.tags |= frozenset(tags)
 

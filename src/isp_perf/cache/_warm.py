@@ -5,15 +5,17 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from isp_perf._runtime.drive import adrive
+from isp_perf._runtime.drive import adrive, drive
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._receipt import WarmReport
 from isp_perf.errors import ConfigurationError
 
-__all__ = ["Plan", "warm", "warm_plan"]
+__all__ = ["Plan", "warm", "warm_here", "warm_plan"]
+
+_ANY_ERROR: Final = Exception  # a loader may raise anything; the report says what
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,21 @@ async def warm(
     outcomes = dict(zip(plans, await asyncio.gather(*map(fill, plans), return_exceptions=True), strict=True))
     _raise_fatal(outcomes)
     failed = {name: error for name, error in outcomes.items() if isinstance(error, Exception)}
+    loaded = tuple(name for name in plans if name not in failed)
+    return WarmReport(loaded=loaded, failed=failed, seconds=monotonic() - started)
+
+
+def warm_here(keys: Keys, plans: Mapping[str, Plan], *, progress: Callable[[int, int], None] | None) -> WarmReport:
+    """Run the loaders in this thread, one after the other, and store what they return under their names."""
+    failed: dict[str, Exception] = {}
+    started = monotonic()
+    for done, (name, plan) in enumerate(plans.items(), 1):
+        try:
+            drive(keys.write(name, plan.load(), plan.policy, options=plan.options, tasks=False))
+        except _ANY_ERROR as error:
+            failed[name] = error
+        if progress is not None:
+            progress(done, len(plans))
     loaded = tuple(name for name in plans if name not in failed)
     return WarmReport(loaded=loaded, failed=failed, seconds=monotonic() - started)
 

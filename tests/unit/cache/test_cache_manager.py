@@ -130,6 +130,21 @@ async def test_warm_cache(cache):
     assert await cache.get("popular_data") == [1, 2]
 
 
+def test_warm_cache_in_threads(cache):
+    """The blocking twin loads one after the other, reports the same, and refuses to do more at a time."""
+    steps = []
+    report = cache.sync.warm_cache(
+        {"good": {"fetch_func": lambda: 1, "ttl": 60}, "bad": {"fetch_func": lambda: 1 / 0}},
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert report.loaded == ("good",)
+    assert isinstance(report.failed["bad"], ZeroDivisionError)
+    assert steps == [(1, 2), (2, 2)]
+    assert cache.sync.get("good") == 1
+    with pytest.raises(ConfigurationError, match="concurrency=8"):
+        cache.sync.warm_cache({}, concurrency=8)
+
+
 async def test_warm_cache_is_bounded(cache):
     """No more than `concurrency` loaders run at a time."""
     running, most = [0], [0]

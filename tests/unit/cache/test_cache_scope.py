@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import threading
 
 import pytest
 
@@ -242,3 +243,30 @@ def test_the_innermost_context_counts(cache):
             with cache.request_scope():
                 assert load(1) == 1
         assert load(1) == 1
+
+
+def test_contexts_come_and_go_under_the_calls_of_other_threads(cache):
+    """Whatever code a wrapper has at the moment, a call outside of every context gets the cached value."""
+    load, loads = counted(cache)
+    load(1)
+    over = threading.Event()
+    wrong = []
+
+    def read():
+        while not over.is_set():
+            if load(1) != 1:
+                wrong.append(1)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(300):
+        with cache.request_scope():
+            assert load(1) == 1
+        with cache.bypass():
+            assert load(1) > 1
+    over.set()
+    for thread in threads:
+        thread.join(10)
+    assert not wrong
+    assert len(loads) == 301
