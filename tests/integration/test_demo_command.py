@@ -129,6 +129,9 @@ def test_serve_goes_on_until_ctrl_c(tmp_path):
         connection.request("GET", "/agents/1/conversations/1")
         answer = connection.getresponse()
         assert (answer.status, bool(answer.read())) == (200, True)
+        connection.request("GET", "/performance/dashboard", headers={"accept": "text/html"})
+        answer = connection.getresponse()
+        assert (answer.status, b"isp_perf live" in answer.read()) == (200, True)
         connection.close()
     finally:
         process.send_signal(signal.SIGINT)

@@ -164,6 +164,7 @@ def _describe(engine: Engine) -> dict[str, str]:
 
 
 def _serve(service: Service, say: Callable[[str], None]) -> None:
+    say(f"live page   http://127.0.0.1:{service.port}/performance/dashboard")
     say(f"serving on http://127.0.0.1:{service.port}/agents/1/conversations/1 until Ctrl-C")
     while service.alive:
         time.sleep(0.2)
