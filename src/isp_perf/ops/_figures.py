@@ -91,6 +91,7 @@ def circuit_breakers(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
         "failures": grouped(snapshot, "isp_circuit_breaker_failures", "breaker"),
         "retry": grouped(snapshot, "isp_circuit_breaker_retry_after_seconds", "breaker"),
         "rejected": grouped(snapshot, "isp_circuit_breaker_not_permitted_total", "breaker"),
+        "slow": grouped(snapshot, "isp_circuit_breaker_slow_calls_total", "breaker"),
         "opened": grouped(snapshot, "isp_circuit_breaker_opened_at_seconds", "breaker"),
     }
     return {name: _breaker(name, state, by_breaker.get(name, {}), gauges=gauges) for name, state in states.items()}
@@ -106,6 +107,7 @@ def _breaker(
         "success_count": kinds.get("success", 0),
         "failures": kinds.get("failure", 0),
         "rejected": gauges["rejected"].get(name, 0),
+        "slow_calls": gauges["slow"].get(name, 0),
         "retry_after_ms": None if wait is None else round(wait * 1000),
         "opened_at": None if state == "closed" else gauges["opened"].get(name),
     }

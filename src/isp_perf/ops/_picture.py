@@ -121,15 +121,25 @@ def _saved_seconds(now: Snapshot) -> float:
 
     From totals of living and dead workers, so that it does not shrink when a worker ends.
     """
-    by_function = [(row["cache"], row["hits"], row["loads"], row["load_seconds"]) for row in _functions(now)]
-    saved = float(sum(hits * seconds / loads for _, hits, loads, seconds in by_function if loads))
-    for cache, hits in _hits_by_cache(now).items():
-        own = [row[1:] for row in by_function if row[0] == cache]
-        loads = grouped(now, "isp_cache_loads_total", "cache").get(cache, 0) - sum(one[1] for one in own)
-        seconds = grouped(now, "isp_cache_load_seconds_total", "cache").get(cache, 0.0) - sum(one[2] for one in own)
-        if loads > 0:
-            saved += max(0, hits - sum(one[0] for one in own)) * max(0.0, seconds) / loads
-    return saved
+    functions = _functions(now)
+    return sum(map(_saved, [*functions, *_without_function(now, functions)]))
+
+
+def _saved(row: Mapping[str, Any]) -> float:
+    return float(row["hits"] * row["load_seconds"] / row["loads"]) if row["loads"] else 0.0
+
+
+def _without_function(now: Snapshot, functions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what remains of each cache's totals when those of its functions are taken off."""
+    totals = {
+        "hits": _hits_by_cache(now),
+        "loads": grouped(now, "isp_cache_loads_total", "cache"),
+        "load_seconds": grouped(now, "isp_cache_load_seconds_total", "cache"),
+    }
+    for row in functions:
+        for name, of_caches in totals.items():
+            of_caches[row["cache"]] = max(0, of_caches.get(row["cache"], 0) - row[name])
+    return [{name: of_caches.get(cache, 0) for name, of_caches in totals.items()} for cache in totals["hits"]]
 
 
 def _hits_by_cache(now: Snapshot) -> dict[str, int]:
@@ -241,7 +251,7 @@ def _hot_keys(window: _Window) -> list[dict[str, Any]]:
             "hit_ratio": _share(row["hits"], row["hits"] + row["misses"]),
             "load_seconds_mean": round(row["load_seconds"] / row["loads"], 9) if row["loads"] else None,
             "load_seconds": round(row["load_seconds"], 6),
-            "saved_seconds": round(row["hits"] * row["load_seconds"] / row["loads"], 6) if row["loads"] else 0.0,
+            "saved_seconds": round(_saved(row), 6),
         }
         for row in _functions(window.now)
     ]

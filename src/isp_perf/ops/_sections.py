@@ -207,7 +207,9 @@ def _breaker_rows(picture: Picture) -> list[_Row]:
             row["breaker"],
             (
                 row["state"].replace("_", "-"),
+                duration(None if row["opened_at"] is None else picture["at"] - row["opened_at"]),
                 count(row["failure_count"]),
+                count(row["slow_calls"]),
                 count(row["success_count"]),
                 count(row["rejected"]),
                 duration(None if row["retry_after_ms"] is None else row["retry_after_ms"] / 1000),
@@ -251,7 +253,7 @@ _TABLES: Final[tuple[tuple[_Table, Callable[[Picture], list[_Row]]], ...]] = (
         _Table(
             "breakers",
             "Circuit breakers",
-            ("Breaker", "State", "Failures", "Successes", "Rejected", "Next probe"),
+            ("Breaker", "State", "Opened ago", "Failures", "Slow", "Successes", "Rejected", "Next probe"),
             "None defined.",
             10,
         ),

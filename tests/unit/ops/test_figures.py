@@ -94,6 +94,7 @@ def test_of_several_workers_the_worst_state_is_told():
         "success_count": 150,
         "failures": 2,
         "rejected": 0,
+        "slow_calls": 0,
         "retry_after_ms": 12_500,
         "opened_at": None,
     }

@@ -90,6 +90,8 @@ def service(text="x", rows=3):
             "success_count": 2,
             "rejected": 3,
             "retry_after_ms": 1000,
+            "slow_calls": 4,
+            "opened_at": 5.0,
         }
         for _ in times
     ]
