@@ -151,7 +151,7 @@ class Swap(NamedTuple):
 
 
 class Renew(NamedTuple):
-    """Order: let leases live ``seconds`` from now, each if its key still holds it. Answer: how many did."""
+    """Order: let the leases ``tokens`` of ``keys`` live ``seconds`` from now, if it stands. Answer: how many did."""
 
     keys: tuple[str, ...]
     tokens: tuple[bytes, ...]
@@ -166,7 +166,7 @@ class Release(NamedTuple):
 
 
 class Replace(NamedTuple):
-    """Order: put a lease for ``seconds`` in the place of bytes whose SHA-1 is ``seen``. Answer: whether they stood."""
+    """Order: where ``key`` holds bytes of SHA-1 ``seen``, lease it to ``token`` for ``seconds``. Answer: whether."""
 
     key: str
     seen: str
@@ -269,7 +269,7 @@ class BlockingChannel(Protocol):
     """The blocking twin of ``Channel``."""
 
     def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
-        """Carry out ``orders`` in one round trip and return their answers."""
+        """Carry out ``orders`` in one round trip, ``within`` so many seconds (> 0), and return their answers."""
         ...
 
     def close(self) -> None:
@@ -284,7 +284,7 @@ class Channel(Protocol):
     """
 
     async def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
-        """Carry out ``orders`` in one round trip and return their answers."""
+        """Carry out ``orders`` in one round trip, ``within`` so many seconds (> 0), and return their answers."""
         ...
 
     def close(self) -> None:
@@ -297,7 +297,7 @@ class BlockingRemoteLevel(Protocol):
     """What the cache asks of its second level from threads: the blocking twin of ``RemoteLevel``."""
 
     def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
-        """Carry out ``orders`` in one round trip and return their answers."""
+        """Carry out ``orders`` in one round trip, ``within`` so many seconds (> 0), and return their answers."""
         ...
 
     def delete_pattern(self, glob: str, *, force: bool = False) -> int:
@@ -305,7 +305,7 @@ class BlockingRemoteLevel(Protocol):
         ...
 
     def channel(self, prefix: str, listener: Listener, /) -> BlockingChannel:
-        """Return a channel for keys that begin with ``prefix``; its first order connects it."""
+        """Return a channel for keys that begin with ``prefix``, of which ``listener`` hears; it connects when used."""
         ...
 
 
@@ -340,7 +340,7 @@ class RemoteLevel(Protocol):
         ...
 
     def channel(self, prefix: str, listener: Listener, /) -> Channel:
-        """Return a channel of the running loop for keys that begin with ``prefix``; its first order connects it."""
+        """Return a channel of the running loop for keys that begin with ``prefix``, of which ``listener`` hears."""
         ...
 
     async def aclose(self) -> None:

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 __all__ = ["Contents", "Rejection", "Sealer", "outdated", "tags_in"]
 
-_MAGIC: Final = b"ip"
+_MAGIC: Final = b"\xe5i"
 _FORMAT: Final = 2
 _HEADER: Final = Struct(">2sBB2s8s8sQIIH")
 _TAG: Final = Struct(">8sH")

@@ -56,7 +56,7 @@ def classify(data: bytes | None) -> Finding:
         return Finding.GRANTED
     if data[:1] == _LEASE and len(data) == 1 + _TOKEN_BYTES:
         return Finding.LEASED
-    if data[:1] == _INTENT and len(data) % _WRITER_BYTES == 1:
+    if data[:1] == _INTENT and len(data) > 1 and len(data) % _WRITER_BYTES == 1:
         return Finding.INTENT
     return Finding.NO_LEASE if data == _NO_LEASE else Finding.VALUE
 

@@ -16,6 +16,7 @@ from isp_perf.cache._keyed import Keys
 from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._stats import CacheStats
 from isp_perf.cache._warm import warm_here, warm_plan
+from isp_perf.cache._writing import WriteIntent
 
 __all__ = ["SyncCacheManager"]
 
@@ -29,6 +30,8 @@ class _Manager(Protocol):
     def request_scope(self) -> AbstractContextManager[None]: ...
 
     def stats(self) -> CacheStats: ...
+
+    def writing(self, *keys: str) -> WriteIntent: ...
 
     def hot_keys(self, number: int = 10, *, keys: bool = False) -> list[HotKey]: ...
 
@@ -118,6 +121,10 @@ class SyncCacheManager:
     def request_scope(self) -> AbstractContextManager[None]:
         """Return a context in which each key is read at most once; see ``CacheManager.request_scope``."""
         return self._manager.request_scope()
+
+    def writing(self, *keys: str) -> WriteIntent:
+        """Return a context manager for a change of what ``keys`` are loaded from; see ``CacheManager.writing``."""
+        return self._manager.writing(*keys)
 
     def stats(self) -> CacheStats:
         """Return the manager's statistics."""

@@ -10,19 +10,22 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from functools import partial
 from hashlib import sha1
+from random import SystemRandom
 from secrets import token_bytes
 from typing import Any, Final
 
 from isp_perf._core.envelope import Contents, Rejection, outdated
+from isp_perf._core.freshness import xfetch_after
 from isp_perf._core.leases import LEASE_SECONDS, Finding, classify, keeps_reading, kind_of, lease_token
 from isp_perf._runtime.flights import Flight, TaskWaiter, ThreadWaiter
 from isp_perf.cache._ages import MISSING
 from isp_perf.cache._asking import Asker, Reply
 from isp_perf.cache._codec import UNTYPED_SHAPE
+from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._marks import Mark
 from isp_perf.cache._remote import SICKNESS, Held, SecondLevel
-from isp_perf.typing import Fill, Put, Release, Replace
+from isp_perf.typing import Fill, Lease, Put, Release, Replace, Swap
 
 __all__ = [
     "Claim",
@@ -42,6 +45,7 @@ __all__ = [
 Flow = Generator[Callable[[], Any], Any, Any]
 _POLL_SECONDS: Final = 0.25
 _MOST_BYTES: Final = 8 << 20
+_draw: Final = SystemRandom().random
 
 
 class Claim:
@@ -56,18 +60,22 @@ class Claim:
         watch: stands while nobody changed the versions.
         past: the remote level is out of use.
         tags: of what was found.
+        wire: the key that is leased instead of the value's own, for an early refresh.
+        seen: digest of the value that an early refresh replaces.
     """
 
-    __slots__ = ("found", "joins", "mark", "past", "tags", "token", "versions", "watch")
+    __slots__ = ("found", "joins", "mark", "past", "seen", "tags", "token", "versions", "watch", "wire")
 
     found: Any
     joins: Flight | None
     mark: Mark | None
     past: bool
+    seen: str
     tags: frozenset[str]
     token: bytes | None
     versions: Mapping[str, bytes]
     watch: Mark | None
+    wire: str
 
     def __init__(
         self,
@@ -88,6 +96,16 @@ class Claim:
         self.watch = watch
         self.past = past
         self.tags = frozenset()
+        self.seen = self.wire = ""
+
+    def mark_again_locked(self, second: SecondLevel, wire: str) -> None:
+        """Mark the key anew before it is filled.
+
+        Our own lease was news too. An accepted fill proves that nobody touched the key up to it.
+        """
+        if self.mark is not None:
+            second.marks.lift_locked(self.mark)
+            self.mark = second.marks.set_locked((wire,))
 
     def lift_locked(self, second: SecondLevel) -> None:
         """Take the marks away: the local level will not keep the value."""
@@ -200,14 +218,20 @@ class _Asking:
 
     def _value(self, data: bytes, reply: Reply) -> Flow:
         opened = contents_of(self.second, self.call, data, versions=reply.versions)
-        if isinstance(opened, Contents):
-            value = decoded(self.call, opened)
-            if value is not MISSING:
-                found = (value, rest_of(self.call, reply.left))
-                return Claim(found=found, mark=self.mark, watch=self.watch)
-            opened = Rejection.FOREIGN
-        self.second.tally.count_rejected(opened.value, skew=opened.skew)
-        if opened.skew:
+        if isinstance(opened, Rejection):
+            return (yield from self._rejected(opened, data, reply))
+        value = decoded(self.call, opened)
+        if value is MISSING:
+            return (yield from self._rejected(Rejection.FOREIGN, data, reply))
+        claim = Claim(found=(value, rest_of(self.call, reply.left)), mark=self.mark, watch=self.watch)
+        if self.reload and refresh_due(self.call.source.policy, opened, reply.left):
+            return (yield from self._refresh(data, reply, claim))
+        return claim
+
+    def _rejected(self, why: Rejection, data: bytes, reply: Reply) -> Flow:
+        """Put a lease in the place of bytes that nobody can believe, if they still stand there."""
+        self.second.tally.count_rejected(why.value, skew=why.skew)
+        if why.skew:
             return Claim()
         order = Replace(self.wire, _sha1(data), token := token_bytes(16), LEASE_SECONDS)
         answers = yield from self.second.attempt([order], tasks=self.tasks)
@@ -215,6 +239,28 @@ class _Asking:
             with self.second.local.lock:
                 self.second.orphan_locked((self.wire,), token)
         return self._granted(token, reply) if answers is not None and answers[0] else None
+
+    def _refresh(self, data: bytes, reply: Reply, claim: Claim) -> Flow:
+        """Return the right to replace a value before its end: for one load of the fleet, and as long as it stands."""
+        wire, token = self.second.refresh_name(self.key), token_bytes(16)
+        answers = yield from self.second.attempt([Lease((wire,), (), token, LEASE_SECONDS, b"")], tasks=self.tasks)
+        if answers is None or answers[0].found[0][0] is not None:
+            return claim
+        refresh = Claim(token=token, versions=reply.versions, mark=self.mark, watch=self.watch)
+        refresh.wire, refresh.seen = wire, _sha1(data)
+        with self.second.local.lock:
+            self.second.hold_locked(wire, Held(token, self.flight, refresh))
+        return refresh
+
+
+def refresh_due(policy: CachePolicy, contents: Contents, left: float | None) -> bool:
+    """Return whether a value in the remote level has reached the moment of its early refresh."""
+    early = policy.early_refresh
+    if early == "off" or left is None:
+        return False
+    if isinstance(early, str):
+        return contents.fresh - left >= xfetch_after(contents.fresh, contents.load, 1.0 - _draw())
+    return contents.fresh - left >= early * contents.fresh
 
 
 def _sha1(data: bytes) -> str:
@@ -263,23 +309,30 @@ def keep_remote(engine: Engine, call: Call, flight: Flight, *, claim: Claim, val
     tasks, wire = flight.loop is not None, second.wire(call.key())
     data = sealed(engine, call, flight, claim=claim, value=value, ttl=ttl)
     with second.local.lock:
-        second.return_locked(wire, flight)
-        if claim.mark is not None:
-            # Our own lease was news too. An accepted fill proves that nobody touched the key up to it.
-            second.marks.lift_locked(claim.mark)
-            claim.mark = second.marks.set_locked((wire,))
+        second.return_locked(claim.wire or wire, flight)
+        claim.mark_again_locked(second, wire)
     stored = False
     if data is None or not flight.attached:
-        yield from second.attempt([Release(wire, claim.token)], tasks=tasks)
+        yield from second.attempt([Release(claim.wire or wire, claim.token)], tasks=tasks)
     else:
-        stored = yield from stored_there(second, wire, Fill(wire, claim.token, data, ttl), tasks=tasks)
+        stored = yield from _filled(second, wire, claim, data=data, ttl=ttl, tasks=tasks)
         second.tally.fill_refused += not stored
     if not stored:
         with second.local.lock:
             claim.lift_locked(second)
 
 
-def stored_there(second: SecondLevel, wire: str, order: Fill | Put, *, tasks: bool) -> Flow:
+def _filled(second: SecondLevel, wire: str, claim: Claim, *, data: bytes, ttl: float, tasks: bool) -> Flow:
+    """Fill the lease of ``claim``; return whether it still stood."""
+    token = b"" if claim.token is None else claim.token
+    if not claim.wire:
+        return (yield from stored_there(second, wire, Fill(wire, token, data, ttl), tasks=tasks))
+    stored = yield from stored_there(second, wire, Swap(wire, claim.seen, data, ttl), tasks=tasks)
+    yield from second.attempt([Release(claim.wire, token)], tasks=tasks)
+    return stored
+
+
+def stored_there(second: SecondLevel, wire: str, order: Fill | Put | Swap, *, tasks: bool) -> Flow:
     """Store a value; return whether that is certain. A store that may yet arrive is removed before it is believed."""
     try:
         (stored,) = yield from second.order([order], tasks=tasks)
@@ -341,9 +394,10 @@ def _ended_locked(second: SecondLevel, call: Call, flight: Flight) -> tuple[str,
     """Take note that ``flight`` has ended; return the lease that it still held, with its key."""
     if call.source.local_only:
         return None
-    wire = second.wire(call.key())
-    held = second.return_locked(wire, flight)
-    if held is None:
-        return None
-    held.claim.lift_locked(second)
-    return wire, held
+    key = call.key()
+    for wire in (second.wire(key), second.refresh_name(key)):
+        held = second.return_locked(wire, flight)
+        if held is not None:
+            held.claim.lift_locked(second)
+            return wire, held
+    return None

@@ -1,6 +1,6 @@
 """What is done with the remote level by key, without a load: look up, and write; flows for both colours."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from secrets import token_bytes
 from typing import Any
 
@@ -22,56 +22,82 @@ def looked_up(engine: Engine, calls: Mapping[str, Call], *, tasks: bool) -> Flow
     One round trip, and one more if values carry tags. Each claim has its marks set, for ``kept_locked``.
     """
     second = engine.second
-    calls = {key: call for key, call in calls.items() if not call.source.local_only}
-    if second is None or not calls or not second.ready:
+    shared = {key: call for key, call in calls.items() if not call.source.local_only}
+    if second is None or not shared or not second.ready:
         return {}
-    claims: dict[str, Claim] = {}
-    with second.local.lock:
-        for key, call in calls.items():
-            second.trust.narrow(call.source.policy.bound)
-            mark, watch = second.marks.set_locked((second.wire(key),)), second.marks.set_locked((second.epoch_name,))
-            claims[key] = Claim(mark=mark, watch=watch)
-    try:
-        wires = tuple(map(second.wire, calls))
-        answers = yield from second.attempt([Read(wires, (second.epoch_name,))], tasks=tasks)
-        if answers is not None:
-            yield from _fill_in(second, calls, claims, answer=answers[0], tasks=tasks)
-    finally:
+    return (yield from _Reading(second, shared, tasks=tasks).run())
+
+
+class _Reading:
+    """One look at the remote level.
+
+    Args:
+        second: the remote level.
+        calls: what to look for, by logical key.
+        tasks: for tasks, not for threads.
+    """
+
+    def __init__(self, second: SecondLevel, calls: Mapping[str, Call], *, tasks: bool) -> None:
+        self._second = second
+        self._calls = calls
+        self._tasks = tasks
+        self._claims: dict[str, Claim] = {}
+
+    def run(self) -> Flow:
+        """Return the claims for what was found and can be believed."""
+        second = self._second
         with second.local.lock:
-            for key in [key for key, claim in claims.items() if claim.found is MISSING]:
-                claims.pop(key).lift_locked(second)
-    return claims
+            for key, call in self._calls.items():
+                second.trust.narrow(call.source.policy.bound)
+                mark, watch = (second.marks.set_locked((name,)) for name in (second.wire(key), second.epoch_name))
+                self._claims[key] = Claim(mark=mark, watch=watch)
+        try:
+            order = Read(tuple(map(second.wire, self._calls)), (second.epoch_name,))
+            answers = yield from second.attempt([order], tasks=self._tasks)
+            if answers is not None:
+                yield from self._take(answers[0])
+        finally:
+            with second.local.lock:
+                for key in [key for key, claim in self._claims.items() if claim.found is MISSING]:
+                    self._claims.pop(key).lift_locked(second)
+        return self._claims
 
+    def _take(self, answer: Answer) -> Flow:
+        data = {
+            key: (found, left)
+            for key, (found, left) in zip(self._calls, answer.found, strict=True)
+            if found is not None and classify(found) is Finding.VALUE
+        }
+        carried = {key: tags_in(found) for key, (found, _) in data.items()}
+        versions = yield from self._versions(carried)
+        if versions is not None:
+            versions[self._second.epoch_name] = answer.beside[0]
+            for key, (found, left) in data.items():
+                self._open(key, found, left, versions=versions)
 
-def _fill_in(
-    second: SecondLevel, calls: Mapping[str, Call], claims: Mapping[str, Claim], *, answer: Answer, tasks: bool
-) -> Flow:
-    """Put into ``claims`` what was found and can be believed."""
-    data = {
-        key: (found, left)
-        for key, (found, left) in zip(calls, answer.found, strict=True)
-        if found is not None and classify(found) is Finding.VALUE
-    }
-    carried = {key: tags_in(found) for key, (found, _) in data.items()}
-    names = tuple(dict.fromkeys(second.tag_name(tag) for tags in carried.values() for tag in tags))
-    versions = {second.epoch_name: answer.beside[0]}
-    if names:
+    def _versions(self, carried: Mapping[str, Sequence[str]]) -> Flow:
+        """Return the versions of all tags that the values name; ``None`` if the level failed."""
+        second = self._second
+        names = tuple(dict.fromkeys(second.tag_name(tag) for tags in carried.values() for tag in tags))
+        if not names:
+            return {}
         with second.local.lock:
             for key, tags in carried.items():
-                if (watch := claims[key].watch) is not None:
+                if (watch := self._claims[key].watch) is not None:
                     second.marks.extend_locked(watch, map(second.tag_name, tags))
-        more = yield from second.attempt([Read((), names)], tasks=tasks)
-        if more is None:
+        answers = yield from second.attempt([Read((), names)], tasks=self._tasks)
+        return None if answers is None else dict(zip(names, answers[0].beside, strict=True))
+
+    def _open(self, key: str, data: bytes, left: float | None, *, versions: Mapping[str, bytes]) -> None:
+        call, claim = self._calls[key], self._claims[key]
+        contents = contents_of(self._second, call, data, versions=versions)
+        if not isinstance(contents, Contents):
+            self._second.tally.count_rejected(contents.value, skew=contents.skew)
             return
-        versions |= zip(names, more[0].beside, strict=True)
-    for key, (found, left) in data.items():
-        contents = contents_of(second, calls[key], found, versions=versions)
-        if isinstance(contents, Contents):
-            value = decoded(calls[key], contents)
-            claims[key].tags = frozenset(contents.tags)
-            claims[key].found = MISSING if value is MISSING else (value, rest_of(calls[key], left))
-        else:
-            second.tally.count_rejected(contents.value, skew=contents.skew)
+        value = decoded(call, contents)
+        if value is not MISSING:
+            claim.tags = frozenset(contents.tags)
+            claim.found = (value, rest_of(call, left))
 
 
 def put_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float) -> Flow:
@@ -80,15 +106,21 @@ def put_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: f
     if second is None:
         return True
     tasks, wire = flight.loop is not None, second.wire(call.key())
-    names = second.names(flight.tags)
-    # A version that is out of date makes the value a miss, never wrong: the namespace's need not be asked for.
-    versions = {second.epoch_name: second.epoch} if second.epoch and len(names) == 1 else None
-    if versions is None and second.ready:
-        order = Lease((), names, token_bytes(16), LEASE_SECONDS, token_bytes(8))
-        answers = yield from second.attempt([order], tasks=tasks)
-        versions = dict(zip(names, answers[0].beside, strict=True)) if answers is not None else None
+    versions = yield from _versions_for(second, second.names(flight.tags), tasks=tasks)
     data = sealed(engine, call, flight, claim=Claim(versions=versions), value=value, ttl=ttl)
     if data is None or not second.ready or not flight.attached:
         yield from second.drop((wire,), tasks=tasks)
         return False
     return (yield from stored_there(second, wire, Put(wire, data, ttl), tasks=tasks))
+
+
+def _versions_for(second: SecondLevel, names: tuple[str, ...], *, tasks: bool) -> Flow:
+    """Return the versions of ``names`` from before a write; ``None`` if nobody can tell."""
+    if second.epoch and len(names) == 1:
+        # A version that is out of date makes the value a miss, never wrong: the namespace's need not be asked for.
+        return {second.epoch_name: second.epoch}
+    if not second.ready:
+        return None
+    order = Lease((), names, token_bytes(16), LEASE_SECONDS, token_bytes(8))
+    answers = yield from second.attempt([order], tasks=tasks)
+    return None if answers is None else dict(zip(names, answers[0].beside, strict=True))

@@ -40,6 +40,11 @@ class Held(NamedTuple):
     flight: Flight
     claim: Any
 
+    @property
+    def ended(self) -> bool:
+        """Whether its load can never fill it."""
+        return self.flight.landed or self.flight.abandoned()
+
 
 class Ear:
     """Listens for a manager without keeping it alive.
@@ -140,6 +145,10 @@ class SecondLevel:
     def tag_name(self, tag: str) -> str:
         """Return the key of a tag's version."""
         return f"{self.namespace}:%tag:{tag}"
+
+    def refresh_name(self, key: str) -> str:
+        """Return the key that is leased for an early refresh of a logical key."""
+        return f"{self.namespace}:%refresh:{self.schema}:{key}"
 
     def names(self, tags: Iterable[str]) -> tuple[str, ...]:
         """Return the keys of the versions that a value with these tags depends on; the namespace's comes first."""
@@ -295,15 +304,13 @@ class SecondLevel:
 
     def renewal(self) -> list[Order]:
         """Return the order that keeps the leases of living loads, if there are any."""
+        now = monotonic()
         with self.local.lock:
-            for wire, held in list(self.held.items()):
-                if held.flight.landed or held.flight.abandoned():
-                    del self.held[wire]
-            now = monotonic()
-            for wire in [wire for wire, (_, until) in self._orphans.items() if until < now]:
-                del self._orphans[wire]
-            tokens = tuple(held.token for held in self.held.values())
-            return [Renew(tuple(self.held), tokens, LEASE_SECONDS)] if tokens else []
+            self._orphans = {wire: orphan for wire, orphan in self._orphans.items() if orphan[1] > now}
+            living = {wire: held for wire, held in self.held.items() if not held.ended}
+            self.held = living
+            tokens = tuple(held.token for held in living.values())
+            return [Renew(tuple(living), tokens, LEASE_SECONDS)] if living else []
 
     # -- what the channel reports
 

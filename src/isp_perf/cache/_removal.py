@@ -111,14 +111,14 @@ class Removal:
 
     def _detach_tagged_locked(self, gone: frozenset[str]) -> None:
         forget_tags(self._engine, gone)
-        for store in (self._store, *(store for site in self._sites for store in site.stores())):
+        for store in self._stores():
             for slot, flight in list(store.flights.items()):
                 if flight.tags & gone:
                     flight.attached = False
                     del store.flights[slot]
-        second = self._engine.second
-        for written in [*self.writes, *(() if second is None else second.sealed)]:
+        for written in self._away():
             written.attached = written.attached and not written.tags & gone
+        second = self._engine.second
         if second is not None:
             for tag in gone:
                 second.marks.changed_locked(second.tag_name(tag))
@@ -126,14 +126,22 @@ class Removal:
     def detach_locked(self, gone: Callable[[str], bool]) -> None:
         """Detach every load and write in progress whose key is ``gone``: it may finish, and is not kept."""
         forget_keys(self._engine, gone)
-        for store in (self._store, *(store for site in self._sites for store in site.stores())):
+        for store in self._stores():
             for slot, flight in list(store.flights.items()):
                 if gone(store.owner.key_of(slot, store.token)):
                     flight.attached = False
                     del store.flights[slot]
-        second = self._engine.second
-        for written, key in [*self.writes.items(), *(() if second is None else second.sealed.items())]:
+        for written, key in self._away().items():
             if gone(key):
                 written.attached = False
+        second = self._engine.second
         if second is not None:
             second.marks.changed_where_locked(lambda name: gone(name.removeprefix(second.prefix)))
+
+    def _stores(self) -> Iterable[Store]:
+        return (self._store, *(store for site in self._sites for store in site.stores()))
+
+    def _away(self) -> dict[Flight, str]:
+        """Return the writes in progress, and the loads whose question has left, with their keys."""
+        second = self._engine.second
+        return self.writes | (second.sealed if second is not None else {})

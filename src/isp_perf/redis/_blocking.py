@@ -121,7 +121,7 @@ class BlockingPool:
         )
 
     def channel(self, prefix: str, listener: Listener, /) -> "BlockingTrackedChannel":
-        """Return a channel for keys that begin with ``prefix``; see ``BlockingRemoteLevel.channel``."""
+        """Return a channel for keys that begin with ``prefix``, of which ``listener`` hears."""
         from isp_perf.redis._tracking import BlockingTrackedChannel
 
         return BlockingTrackedChannel(self._client(), self._settings, prefix=prefix, listener=listener)

@@ -418,7 +418,7 @@ class RedisPool:
         return await perform_on(state.fast, self._dialect, orders, within=within, connect_within=within)
 
     def channel(self, prefix: str, listener: Listener, /) -> "TrackedChannel":
-        """Return a channel of the running loop for keys that begin with ``prefix``; see ``RemoteLevel.channel``.
+        """Return a channel of the running loop for keys that begin with ``prefix``, of which ``listener`` hears.
 
         Raises:
             ConfigurationError: the pool is disabled.

@@ -110,7 +110,7 @@ return 1
 """)
 _PUT: Final = _script("""
 local value = redis.pcall('GET', KEYS[1])
-if type(value) == 'string' and string.sub(value, 1, 1) == 'T' and #value % 8 == 1 then return 0 end
+if type(value) == 'string' and string.sub(value, 1, 1) == 'T' and #value > 1 and #value % 8 == 1 then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """)
@@ -134,7 +134,7 @@ _DROP: Final = _script("""
 local gone = 0
 for _, key in ipairs(KEYS) do
   local value = redis.pcall('GET', key)
-  if not (type(value) == 'string' and string.sub(value, 1, 1) == 'T' and #value % 8 == 1) then
+  if not (type(value) == 'string' and string.sub(value, 1, 1) == 'T' and #value > 1 and #value % 8 == 1) then
     gone = gone + redis.call('DEL', key)
   end
 end
@@ -153,15 +153,15 @@ return 1
 _INTENT: Final = _script("""
 for _, key in ipairs(KEYS) do
   local value = redis.pcall('GET', key)
-  if not (type(value) == 'string' and string.sub(value, 1, 1) == 'T' and #value % 8 == 1) then value = 'T' end
-  redis.call('SET', key, value .. ARGV[1], 'PX', ARGV[2])
+  local intended = type(value) == 'string' and string.sub(value, 1, 1) == 'T' and #value > 1 and #value % 8 == 1
+  redis.call('SET', key, (intended and value or 'T') .. ARGV[1], 'PX', ARGV[2])
 end
 return 1
 """)
 _COMMIT: Final = _script("""
 for _, key in ipairs(KEYS) do
   local value, left = redis.pcall('GET', key), ''
-  if type(value) == 'string' and string.sub(value, 1, 1) == 'T' and #value % 8 == 1 then
+  if type(value) == 'string' and string.sub(value, 1, 1) == 'T' and #value > 1 and #value % 8 == 1 then
     for i = 2, #value, 8 do
       local writer = string.sub(value, i, i + 7)
       if writer ~= ARGV[1] then left = left .. writer end

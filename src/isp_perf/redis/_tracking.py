@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from secrets import token_bytes
 from typing import Any
 
 from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionError, ResponseError
@@ -38,6 +39,7 @@ __all__ = ["BlockingTrackedChannel", "TrackedChannel", "perform_blocking", "perf
 
 _NAME = "a cache order"
 _RESP2 = 2
+_CHECK_SECONDS = 0.5  # between two PINGs beside the orders
 _LONGEST_RETRY = 0.15  # seconds between two attempts to connect: the cache wants to be back soon after the server is
 _LATE_SHARE = 0.25  # a wait that ended later than this share of its limit was our own loop's delay, not the server's
 
@@ -103,23 +105,28 @@ async def perform_on(
 
 
 async def _replies(link: Link, lane: Lane, commands: Sequence[Command], *, within: float) -> list[Any]:
-    """Send ``commands`` and wait while bytes come in, or until our own loop has had its chance to read them."""
-    loop = lane.loop
+    """Send ``commands`` and return their replies."""
     future = link.send_many([pack(command) for command in commands])
-    give_up = loop.time() + max(1.0, within)
-    due = loop.time() + within
     try:
-        while True:
-            await asyncio.wait((future,), timeout=due - loop.time())
-            if future.done():
-                return future.result()
-            now = loop.time()
-            late = now - due > within * _LATE_SHARE
-            if now >= give_up or not (late or now - link.progress_at < within):
-                raise TimedOutMaybeExecutedError(f"{_NAME} on {lane.node}: sent, no answer within {within:.3f} s")
-            due = now + within
+        return await _waited(future, link, lane, within=within)
     finally:
         future.cancel()
+
+
+async def _waited(future: "asyncio.Future[list[Any]]", link: Link, lane: Lane, *, within: float) -> list[Any]:
+    """Wait while bytes come in, or until our own loop has had its chance to read them."""
+    loop = lane.loop
+    give_up = loop.time() + max(1.0, within)
+    due = loop.time() + within
+    while True:
+        await asyncio.wait((future,), timeout=due - loop.time())
+        if future.done():
+            return future.result()
+        now = loop.time()
+        late = now - due > within * _LATE_SHARE
+        if now >= give_up or not (late or now - link.progress_at < within):
+            raise TimedOutMaybeExecutedError(f"{_NAME} on {lane.node}: sent, no answer within {within:.3f} s")
+        due = now + within
 
 
 class TrackedChannel:
@@ -138,6 +145,7 @@ class TrackedChannel:
         self._handshake = (_tracking(prefix),) if states.settings.protocol > _RESP2 else ()
         self._tracks = bool(self._handshake)
         self._lane: Lane | None = None
+        self._asked: tuple[Link, bytes, asyncio.Future[Any], float] | None = None
         self._ever = False
         self._closed = False
 
@@ -147,6 +155,8 @@ class TrackedChannel:
         if lane is None:
             lane = self._lane = await self._open()
         patience = within if self._ever else max(within, self._states.settings.connect_timeout)
+        if lane.link is not None:
+            self._check(lane.link)
         try:
             return await perform_on(lane, self._dialect, orders, within=within, connect_within=patience)
         except RemoteError:
@@ -158,6 +168,32 @@ class TrackedChannel:
             raise
         finally:
             self._ever = True
+
+    def _check(self, link: Link) -> None:
+        """Follow a PING beside the orders: slow is not dead, but no answer at all is, or that to another question.
+
+        Its answer may take as long as the pool's timeout; after bytes that a broken network swallowed answers arrive,
+        and belong to other commands.
+        """
+        asked = self._asked
+        if asked is None or asked[0] is not link:
+            self._ask(link)
+            return
+        _, nonce, future, since = asked
+        waited = link.loop.time() - since
+        if not future.done():
+            if waited > self._states.settings.timeout:
+                link.fail(TimeoutError("no answer to a PING"))
+        elif not _answers(future, nonce):
+            link.fail(InvalidResponse("an answer belongs to another command"))
+        elif waited > _CHECK_SECONDS:
+            self._ask(link)
+
+    def _ask(self, link: Link) -> None:
+        nonce = token_bytes(8)
+        future = link.send(pack(("PING", nonce)))
+        future.add_done_callback(_heard)
+        self._asked = (link, nonce, future, link.loop.time())
 
     async def _open(self) -> Lane:
         if self._closed:
@@ -176,6 +212,17 @@ class TrackedChannel:
         lane = self._lane
         if lane is not None and not lane.loop.is_closed():
             lane.close()
+
+
+def _answers(future: "asyncio.Future[Any]", nonce: bytes) -> bool:
+    """Return whether a PING was answered with what it carried."""
+    return not future.cancelled() and future.exception() is None and bool(future.result() == nonce)
+
+
+def _heard(future: "asyncio.Future[Any]") -> None:
+    """Take note of a PING's end, so that its error is not reported as unheard."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _refused(down: BaseException | None) -> bool:

@@ -119,16 +119,22 @@ class _Server:
         return data is not None and data[:1] == b"T" and len(data) % _WRITER_BYTES == 1
 
     def _lease(self, order: Lease) -> Answer:
-        for place, key in enumerate(order.beside):
-            if self.get(key) is None and self.writable:
-                self.put(key, order.fresh, _VERSION_LIFE if place else None)
+        if not self.writable:
+            return self._refused(order)
+        self._make(order.beside, order.fresh, _VERSION_LIFE)
         found = self._found(order.keys)
-        for place, (key, (data, _)) in enumerate(zip(order.keys, found, strict=True)):
-            if data is None and self.writable:
-                self.put(key, b"L" + order.token, order.seconds)
-            elif data is None:
-                found[place] = (NO_LEASE, None)
-        return Answer(found, [self.data.get(key, b"") for key in order.beside])
+        self._make(order.keys, b"L" + order.token, order.seconds)
+        return Answer(found, [self.data[key] for key in order.beside])
+
+    def _refused(self, order: Lease) -> Answer:
+        found: list[tuple[bytes | None, float | None]]
+        found = [(NO_LEASE, None) if data is None else (data, left) for data, left in self._found(order.keys)]
+        return Answer(found, [self.get(key) or b"" for key in order.beside])
+
+    def _make(self, keys: Sequence[str], data: bytes, seconds: float) -> None:
+        for key in keys:
+            if self.get(key) is None:
+                self.put(key, data, seconds)
 
     def _put(self, order: Put) -> bool:
         if self._intended(order.key):
@@ -311,16 +317,16 @@ class MemoryLevel:
             await self.before(orders)
 
     async def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
-        """Carry out ``orders``; see ``RemoteLevel.perform``."""
+        """Carry out ``orders``; see ``RemoteLevel.perform``; ``within`` seconds mean nothing in memory."""
         await self.arrive(orders)
         return self.blocking.perform(orders, within=within)
 
     async def delete_pattern(self, glob: str, *, force: bool = False) -> int:
-        """Remove keys that match the glob and return their number."""
+        """Remove keys that match the glob and return their number; ``force`` means nothing in memory."""
         return self.blocking.delete_pattern(glob, force=force)
 
     def channel(self, prefix: str, listener: Listener, /) -> _TaskChannel:
-        """Return a channel; see ``RemoteLevel.channel``."""
+        """Return a channel for keys that begin with ``prefix``, of which ``listener`` hears; see ``RemoteLevel``."""
         return _TaskChannel(self, self.blocking.channel(prefix, listener))
 
     async def aclose(self) -> None:

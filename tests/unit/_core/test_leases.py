@@ -15,6 +15,7 @@ from isp_perf.errors import MaybeExecutedError, NotSentError, PoolBusyError
         (b"T" + bytes(8), Finding.INTENT),
         (b"T" + bytes(24), Finding.INTENT),
         (b"T" + bytes(9), Finding.VALUE),
+        (b"T", Finding.VALUE),
         (b"N", Finding.NO_LEASE),
         (b"", Finding.VALUE),
         (b"ip\x02...", Finding.VALUE),

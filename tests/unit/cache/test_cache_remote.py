@@ -19,7 +19,7 @@ class Profile:
 
 
 def profiles(cache, calls, **options):
-    @cache.cached("profile:{name}", ttl=60, **options)
+    @cache.cached("profile:{name}", **{"ttl": 60, **options})
     async def profile(name: str) -> Profile:
         calls[name] += 1
         return Profile(name, 40 + calls[name])
@@ -269,3 +269,45 @@ def test_redis_must_be_a_level():
     """Anything but a URL or a remote level is a ConfigurationError."""
     with pytest.raises(ConfigurationError, match="a RemoteLevel"):
         CacheManager(redis=5)
+
+
+async def test_an_early_refresh_is_one_load_of_the_fleet(remote):
+    """One process loads anew before the end of the ttl, the old value is served meanwhile, and all get the new one."""
+    calls = Counter()
+    functions = [
+        profiles(CacheManager(redis=remote), calls, early_refresh=0.002, stale_while_revalidate=5) for _ in range(3)
+    ]
+    for load in functions:
+        await load("ana")
+        await load("ana")
+    assert calls["ana"] == 1
+    await asyncio.sleep(0.2)
+    assert {(await load("ana")).age for load in functions} <= {41, 42}
+    await asyncio.sleep(0.05)
+    assert [(await load("ana")).age for load in functions] == [42, 42, 42]
+    assert calls["ana"] == 2
+
+
+async def test_an_early_refresh_that_an_invalidation_overtakes_is_not_stored(remote):
+    """The value of a refresh that began before an invalidation is stored nowhere."""
+    cache = CacheManager(redis=remote)
+    gate, value = asyncio.Event(), ["old"]
+    gate.set()
+
+    @cache.cached("x:{key}", ttl=60, early_refresh=0.001)
+    async def load(key: int) -> str:
+        seen = value[0]
+        await gate.wait()
+        return seen
+
+    await load(1)
+    await asyncio.sleep(0.1)
+    gate.clear()
+    assert await load(1) == "old"
+    await asyncio.sleep(0.01)
+    value[0] = "new"
+    await load.invalidate(1)
+    gate.set()
+    await asyncio.sleep(0.01)
+    assert await load(1) == "new"
+    assert b"new" in remote.data["isp:1:x:1"]
