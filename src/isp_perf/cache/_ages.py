@@ -17,6 +17,8 @@ __all__ = [
     "age_of",
     "is_fresh",
     "life_of",
+    "lifetime",
+    "local_ttl",
     "opened",
     "stale_value_locked",
     "store_error_locked",
@@ -49,6 +51,19 @@ def life_of(policy: CachePolicy, now: float, *, ttl: float, load_seconds: float)
         after = ttl if isinstance(early, str) else early * ttl
     revalidate, on_error = policy.stale_seconds
     return plan_life(now, ttl=ttl, refresh_after=after, revalidate=revalidate, on_error=on_error)
+
+
+def lifetime(policy: CachePolicy, value: Any) -> float:
+    """Return for how many seconds ``value`` is to be kept; 0 for not at all."""
+    ttl = float(policy.cache_none) if value is None and policy.cache_none is not True else policy.fresh
+    if policy.when is not None and not policy.when(value):
+        return 0.0
+    return ttl * (1 - policy.jitter * _random.random()) if policy.jitter else ttl
+
+
+def local_ttl(policy: CachePolicy, ttl: float) -> float:
+    """Return how long the local level keeps what the remote one keeps for ``ttl`` seconds."""
+    return ttl if policy.local is None else min(ttl, policy.local)
 
 
 def is_fresh(local: LocalLevel, entry: Entry) -> bool:

@@ -6,7 +6,6 @@ The flow returns the value, or a ``Failure`` that the caller raises in its own f
 """
 
 from functools import partial
-from random import SystemRandom
 from typing import Any, Final
 
 from isp_perf._core.departures import ABSENT, EVICTED
@@ -23,8 +22,16 @@ from isp_perf._runtime.flights import (
     leading,
     own_copy,
 )
-from isp_perf.cache._ages import MISSING, age_of, life_of, opened, stale_value_locked, store_error_locked
-from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._ages import (
+    MISSING,
+    age_of,
+    life_of,
+    lifetime,
+    local_ttl,
+    opened,
+    stale_value_locked,
+    store_error_locked,
+)
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._entry import filled
 from isp_perf.cache._exchange import Claim, Flow, abandon, claimed, given_up, keep_remote, kept_locked
@@ -36,7 +43,6 @@ from isp_perf.errors import CodecError
 __all__ = ["fail_loading", "fetch", "finish", "insert_locked", "lifetime", "local_ttl", "take_back"]
 
 _EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and handed on as a Failure
-_random: Final = SystemRandom()
 
 
 def fetch(engine: Engine, call: Call, *, tasks: bool, reload: bool = False) -> Flow:
@@ -385,16 +391,3 @@ def insert_locked(
     entry = StagedEntry(value, call.slot, life.refresh_at)
     entry.life, entry.tags, entry.born, entry.load_seconds = life, tags, now, load_seconds
     local.insert_staged_locked(call.store, entry, native=call.native, weight=weight)
-
-
-def lifetime(policy: CachePolicy, value: Any) -> float:
-    """Return for how many seconds ``value`` is to be kept; 0 for not at all."""
-    ttl = float(policy.cache_none) if value is None and policy.cache_none is not True else policy.fresh
-    if policy.when is not None and not policy.when(value):
-        return 0.0
-    return ttl * (1 - policy.jitter * _random.random()) if policy.jitter else ttl
-
-
-def local_ttl(policy: CachePolicy, ttl: float) -> float:
-    """Return how long the local level keeps what the remote one keeps for ``ttl`` seconds."""
-    return ttl if policy.local is None else min(ttl, policy.local)

@@ -10,13 +10,12 @@ from typing import Any, Final
 
 from isp_perf._core.departures import ABSENT, DISTRUSTED, EVICTED, EXPIRED, INVALIDATED, STALE, Departures
 from isp_perf._core.eviction import Entry, EvictionQueue
-from isp_perf._core.weights import ENTRY_BYTES, estimated_bytes
 from isp_perf._runtime.fork import new_lock
 from isp_perf._runtime.reaper import FEWEST_DEAD, MOST_ITEMS, Calendar, Moment
 from isp_perf.cache._describe import Description, describe
 from isp_perf.cache._expiry import give_back, hide_all, in_slices
 from isp_perf.cache._index import Index, key_of, tag, untag
-from isp_perf.cache._room import Borrowed, Weighed
+from isp_perf.cache._room import Borrowed, Weighed, room_for, weigh
 from isp_perf.cache._stats import Counters
 from isp_perf.cache._store import Keyed, StagedEntry, Store, WeighedEntry
 from isp_perf.cache._suspension import Suspension
@@ -48,6 +47,8 @@ class LocalLevel:
         suspended: whether ``hot`` is empty for a cause.
         tagged: tag -> entries.
     """
+
+    key_of = staticmethod(key_of)
 
     clock: Clock
     counters: Counters
@@ -116,10 +117,7 @@ class LocalLevel:
             store.forget_moments_locked()
         self.clock = clock
         self._calendar.clear_locked()
-        if l1 is not None:
-            self._queue = Borrowed(l1, key_of)
-        else:
-            self._queue = EvictionQueue(max_entries) if max_bytes is None else Weighed(max_entries, max_bytes)
+        self._queue = room_for(max_entries, max_bytes=max_bytes, l1=l1, key_of=key_of)
         self._set_plain()
 
     def _set_plain(self) -> None:
@@ -208,11 +206,10 @@ class LocalLevel:
             weight: its bytes where bytes are counted; ``None``: they are estimated.
         """
         due = self.clock() + ttl
-        if not isinstance(self._queue, Weighed):
-            self._place_locked(store, Entry(value, slot, due), ttl=ttl, native=native)
-            return
-        entry = WeighedEntry(value, slot, due)
-        entry.weight = ENTRY_BYTES + (estimated_bytes((slot, value)) if weight is None else weight)
+        entry = Entry(value, slot, due)
+        if isinstance(self._queue, Weighed):
+            entry = WeighedEntry(value, slot, due)
+            weigh(entry, weight)
         self._place_locked(store, entry, ttl=ttl, native=native)
 
     def insert_staged_locked(
@@ -220,7 +217,7 @@ class LocalLevel:
     ) -> None:
         """Keep an entry with tags, or with more ages than fresh and expired; see ``insert_locked``."""
         if isinstance(self._queue, Weighed):
-            entry.weight = ENTRY_BYTES + (estimated_bytes((entry.slot, entry.value)) if weight is None else weight)
+            weigh(entry, weight)
         self._place_locked(store, entry, ttl=entry.life.refresh_at - self.clock(), native=native)
         if entry.home is not None:
             tag(self.tagged, entry)
@@ -245,8 +242,7 @@ class LocalLevel:
         return entry
 
     def _next_moment_locked(self, store: Store, due: float) -> Moment:
-        if store.level is not self:
-            self._admit_locked(store)
+        self._admit_locked(store)
         return store.next_moment_locked(self._calendar, due)
 
     def _make_way_locked(self, entry: Entry) -> None:
@@ -291,13 +287,14 @@ class LocalLevel:
 
     def _clear_locked(self, store: Store, slot: Any) -> None:
         """Take out what is in ``slot``, and take note of the store."""
-        if store.level is not self:
-            self._admit_locked(store)
+        self._admit_locked(store)
         old = store.find(slot)
         if old is not None:
             self.remove_locked(old)
 
     def _admit_locked(self, store: Store) -> None:
+        if store.level is self:
+            return
         store.level = self
         self._suspension.admit(store)
         if store.by_key:
@@ -357,10 +354,6 @@ class LocalLevel:
                 self._enter_locked(entry)
         return self.index
 
-    def key_of(self, entry: Entry) -> str:
-        """Return the logical key of a living entry."""
-        return key_of(entry)
-
     def _enter_locked(self, entry: Entry) -> None:
         index = self.index_locked()
         other = index.get(key := key_of(entry))
@@ -414,9 +407,8 @@ class LocalLevel:
                 moment.group.close_locked(moment)
                 due += moment.items
                 moment.items = []
-            for entry in due[:_REMEMBERED]:
-                if entry.home is not None and not isinstance(entry, StagedEntry):
-                    self._note_locked(entry, EXPIRED)
+            plain = [entry for entry in due[:_REMEMBERED] if entry.home and not isinstance(entry, StagedEntry)]
+            self.departures.note_all((entry.home.mark(entry.slot) for entry in plain), EXPIRED)
         in_slices(self.lock, rest, self._hide_locked)
         in_slices(self.lock, due, self._retire_locked)
         give_back(self.lock, self._queue.sweep)

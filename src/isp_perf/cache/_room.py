@@ -4,12 +4,31 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 from isp_perf._core.eviction import Entry, EvictionQueue
+from isp_perf._core.weights import ENTRY_BYTES, estimated_bytes
 from isp_perf.cache._store import WeighedEntry
 
-__all__ = ["Borrowed", "Weighed"]
+__all__ = ["Borrowed", "Weighed", "room_for", "weigh"]
 
 _LARGEST_SHARE: Final = 8
 _SLACK: Final = 64
+
+
+def room_for(
+    max_entries: int,
+    *,
+    max_bytes: int | None,
+    l1: MutableMapping[Any, Any] | None,
+    key_of: Callable[[Entry], str],
+) -> EvictionQueue:
+    """Return the room that the settings describe; see ``LocalLevel.configure_locked``."""
+    if l1 is not None:
+        return Borrowed(l1, key_of)
+    return EvictionQueue(max_entries) if max_bytes is None else Weighed(max_entries, max_bytes)
+
+
+def weigh(entry: WeighedEntry, weight: int | None) -> None:
+    """Let an entry stand for the bytes of its encoded value, or for an estimate; what an entry costs comes on top."""
+    entry.weight = ENTRY_BYTES + (estimated_bytes((entry.slot, entry.value)) if weight is None else weight)
 
 
 class Weighed(EvictionQueue):
