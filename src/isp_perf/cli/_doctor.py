@@ -1,7 +1,8 @@
 """``isp-perf doctor``: what to cache, preload, compress and index in a service, each with its evidence.
 
 Given a URL, it reads the figures of a running service. Given ``module:app``, it starts the application in this process,
-asks for its pages a few times, and looks at answers and statements themselves.
+asks for its pages a few times, and looks at answers and statements themselves. Where ``REDIS_URL`` is set, the memory
+limit of that server is looked at too.
 """
 
 import argparse
@@ -15,12 +16,14 @@ from typing import Any, Final, cast
 from isp_perf.cli._advice import Advice, advice
 from isp_perf.cli._import import load_attribute
 from isp_perf.cli._probe import Probe, pages_of, probe
+from isp_perf.cli._redis_memory import memory_advice
 from isp_perf.cli._remote import Remote
 from isp_perf.cli._terminal import colour
 from isp_perf.compression import compress_for
 from isp_perf.errors import ConfigurationError
 from isp_perf.metrics._asgi import ASGIApp
 from isp_perf.ops._shown import count, duration, plain, size
+from isp_perf.settings import Settings
 
 __all__ = ["add_arguments", "run"]
 
@@ -51,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     running = arguments.target.startswith(("http://", "https://"))
     looked, found = _running(arguments) if running else _imported(arguments)
+    found += asyncio.run(memory_advice(Settings.from_env().redis))
     if arguments.json:
         print(json.dumps({"looked_at": looked, "findings": [one.as_dict() for one in found]}, indent=2))
     else:
