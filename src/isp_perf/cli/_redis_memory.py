@@ -23,14 +23,13 @@ async def memory_advice(settings: RedisSettings) -> list[Advice]:
     pool = RedisPool(settings)
     if not pool.enabled:
         return []
-    client: Any = pool.client()
-    limits, memory = await asyncio.gather(
-        client.config_get("maxmemory*"), client.info("memory"), return_exceptions=True
-    )
+    [answer] = await asyncio.gather(_asked(pool.client()), return_exceptions=True)
     await pool.aclose()
-    if isinstance(limits, BaseException) or isinstance(memory, BaseException):
-        return []
-    return judged(limits, memory)
+    return [] if isinstance(answer, BaseException) else judged(*answer)
+
+
+async def _asked(client: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    return await client.config_get("maxmemory*"), await client.info("memory")
 
 
 def judged(limits: Mapping[str, Any], memory: Mapping[str, Any]) -> list[Advice]:
