@@ -15,7 +15,9 @@ __all__ = [
     "MISSING",
     "CachedError",
     "age_of",
+    "insert_locked",
     "is_fresh",
+    "keep_etag",
     "life_of",
     "lifetime",
     "local_ttl",
@@ -114,3 +116,36 @@ def store_error_locked(engine: Engine, call: Call, failure: Failure) -> None:
 def _count_stale(engine: Engine, store: Store) -> None:
     engine.local.counters.stale_hits += 1
     store.owner.counters.stale_hits += 1
+
+
+def keep_etag(call: Call, flight: Flight) -> None:
+    """Keep what the loader said beside the value."""
+    entry = call.store.find(call.slot)
+    if flight.filling is not None and isinstance(entry, StagedEntry):
+        entry.etag = flight.filling.etag
+
+
+def insert_locked(
+    local: LocalLevel,
+    call: Call,
+    *,
+    value: Any,
+    ttl: float,
+    load_seconds: float,
+    tags: frozenset[str],
+    told: bool = False,
+    weight: int | None = None,
+) -> None:
+    """Keep a value in the local level, in the form that its policy needs.
+
+    ``told``: its loader had a say in it; ``weight``: bytes of the encoded value, where it was encoded.
+    """
+    policy = call.source.policy
+    if not policy.staged and not tags and not told:
+        local.insert_locked(call.store, call.slot, value, ttl=ttl, native=call.native, weight=weight)
+        return
+    now = local.clock()
+    life = life_of(policy, now, ttl=ttl, load_seconds=load_seconds)
+    entry = StagedEntry(value, call.slot, life.refresh_at)
+    entry.life, entry.tags, entry.born, entry.load_seconds = life, tags, now, load_seconds
+    local.insert_staged_locked(call.store, entry, native=call.native, weight=weight)

@@ -25,7 +25,8 @@ from isp_perf._runtime.flights import (
 from isp_perf.cache._ages import (
     MISSING,
     age_of,
-    life_of,
+    insert_locked,
+    keep_etag,
     lifetime,
     local_ttl,
     opened,
@@ -35,7 +36,7 @@ from isp_perf.cache._ages import (
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._entry import filled
 from isp_perf.cache._exchange import Claim, Flow, abandon, claimed, given_up, keep_remote, kept_locked
-from isp_perf.cache._local import LocalLevel, StagedEntry
+from isp_perf.cache._local import LocalLevel
 from isp_perf.cache._refusal import refuse
 from isp_perf.cache._stats import Counters
 from isp_perf.errors import CodecError
@@ -353,41 +354,9 @@ def _store(engine: Engine, call: Call, flight: Flight, *, claim: Claim, value: A
                 told=told,
                 weight=flight.weight,
             )
-            _keep_etag(call, flight)
+            keep_etag(call, flight)
             if flight.reason is EVICTED:
                 local.departures.note(call.store.mark(call.slot), EVICTED)
         elif flight.reason:
             local.departures.forget(call.store.mark(call.slot))
         _landed_locked(engine, call, flight)
-
-
-def _keep_etag(call: Call, flight: Flight) -> None:
-    entry = call.store.find(call.slot)
-    if flight.filling is not None and isinstance(entry, StagedEntry):
-        entry.etag = flight.filling.etag
-
-
-def insert_locked(
-    local: LocalLevel,
-    call: Call,
-    *,
-    value: Any,
-    ttl: float,
-    load_seconds: float,
-    tags: frozenset[str],
-    told: bool = False,
-    weight: int | None = None,
-) -> None:
-    """Keep a value in the local level, in the form that its policy needs.
-
-    ``told``: its loader had a say in it; ``weight``: bytes of the encoded value, where it was encoded.
-    """
-    policy = call.source.policy
-    if not policy.staged and not tags and not told:
-        local.insert_locked(call.store, call.slot, value, ttl=ttl, native=call.native, weight=weight)
-        return
-    now = local.clock()
-    life = life_of(policy, now, ttl=ttl, load_seconds=load_seconds)
-    entry = StagedEntry(value, call.slot, life.refresh_at)
-    entry.life, entry.tags, entry.born, entry.load_seconds = life, tags, now, load_seconds
-    local.insert_staged_locked(call.store, entry, native=call.native, weight=weight)

@@ -229,7 +229,8 @@ class LocalLevel:
         """
         hot, moment = store.hot, store.latest
         if moment is None or due >= store.latest_end or len(moment.items) >= MOST_ITEMS:
-            moment = self._next_moment_locked(store, due)
+            self._admit_locked(store)
+            moment = store.next_moment_locked(self._calendar, due)
         entry = Entry(value, slot, moment)
         entry.home = store
         moment.items.append(entry)
@@ -240,10 +241,6 @@ class LocalLevel:
         if self.index is not None:
             self._enter_locked(entry)
         return entry
-
-    def _next_moment_locked(self, store: Store, due: float) -> Moment:
-        self._admit_locked(store)
-        return store.next_moment_locked(self._calendar, due)
 
     def _make_way_locked(self, entry: Entry) -> None:
         """As ``_leave_locked``, the short way for plain entries."""
