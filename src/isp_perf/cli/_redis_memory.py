@@ -23,8 +23,9 @@ async def memory_advice(settings: RedisSettings) -> list[Advice]:
     pool = RedisPool(settings)
     if not pool.enabled:
         return []
-    [answer] = await asyncio.gather(_asked(pool.client()), return_exceptions=True)
+    results = await asyncio.gather(_asked(pool.client()), return_exceptions=True)
     await pool.aclose()
+    answer = results[0]
     return [] if isinstance(answer, BaseException) else judged(*answer)
 
 
