@@ -95,7 +95,6 @@ class Storm:
             self.proxy.heal()
 
     async def run(self):
-        await self.pool.set_many({f"k{i}": b"v%d" % i for i in range(KEYS)})
         await asyncio.gather(self.breaker(), *[self.worker(i * 7) for i in range(WORKERS)])
         self.proxy.heal()
         await asyncio.sleep(0.1)
@@ -108,6 +107,8 @@ def test_no_value_is_wrong_and_nothing_runs_twice_unnoticed(server_url, run, ope
     where = urlsplit(server_url)
 
     async def scenario():
+        async with RedisPool(RedisSettings(url=server_url, timeout=10.0, connect_timeout=5.0)) as pool:
+            assert (await pool.set_many({f"k{i}": b"v%d" % i for i in range(KEYS)})).ok
         with FaultProxy(where.hostname, where.port) as proxy:
             settings = RedisSettings(
                 url=f"redis://127.0.0.1:{proxy.port}", timeout=0.5, connect_timeout=0.5, retry=RetryPolicy(attempts=5)
