@@ -11,7 +11,7 @@ from isp_perf.cache._insight import CacheHealth, Explanation, HotKey
 from isp_perf.cache._manager import CacheManager
 from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._signed import PickleCodec
-from isp_perf.cache._stats import CacheStats
+from isp_perf.cache._stats import CacheStats, CacheTally
 
 __all__ = [
     "AsyncCached",
@@ -20,6 +20,7 @@ __all__ = [
     "CacheManager",
     "CachePolicy",
     "CacheStats",
+    "CacheTally",
     "Explanation",
     "FillingEntry",
     "FillingTags",

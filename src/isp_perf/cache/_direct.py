@@ -26,6 +26,7 @@ from isp_perf.cache._store import Store
 
 __all__ = ["Direct", "is_direct"]
 
+_FOLDED: Final = 255  # loads that are counted together
 _EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and handed on
 _HARMLESS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _OWN_SLOT: Final = frozenset({type(None), bool, int, str, bytes, UUID})
@@ -157,8 +158,10 @@ class Direct:
                 del store.flights[slot]
                 if entry.mark >= 0 or local.departures.any:
                     local.count_reason_locked(self._site.counters, entry)
-            store.loads += 1
-            store.load_seconds += seconds
+            spent = store.spent
+            spent.append(seconds)
+            if len(spent) > _FOLDED:
+                store.fold_locked(local.counters)
         finally:
             lock.release()
         flight.landed = True

@@ -326,9 +326,8 @@ def _load(engine: Engine, call: Call, flight: Flight) -> Flow:
 def _count_load(engine: Engine, call: Call, flight: Flight, *, failed: int) -> None:
     for counters in (engine.local.counters, call.source.counters):
         counters.misses += 1
-        counters.loads += 1
         counters.errors += failed
-        counters.load_seconds += flight.seconds
+        counters.count_loads([flight.seconds])
         _count_reason(counters, flight)
 
 

@@ -16,7 +16,7 @@ from isp_perf._core.eviction import Entry
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._site import Site
-from isp_perf.cache._stats import CacheStats, Counters, count_hits, snapshot
+from isp_perf.cache._stats import CacheStats, CacheTally, Counters, count_hits, snapshot
 from isp_perf.cache._store import StagedEntry, Store
 
 __all__ = ["CacheHealth", "Explanation", "HotKey", "Insight", "explain_call"]
@@ -179,6 +179,31 @@ class Insight:
                 _mean_load(owner.counters) * (owner.counters.retired + walked.hits_of.get(owner, 0))
                 for owner in {*owners, *walked.hits_of}
             )
+        )
+
+    def tally(self) -> CacheTally:
+        """Return what is counted beside the statistics."""
+        local, second = self._engine.local, self._engine.second
+        with local.lock:
+            local.living_locked()
+            counted = CacheTally(
+                load_cells=tuple(local.counters.load_cells or ()), load_seconds=local.counters.load_seconds
+            )
+            lost = 0.0 if second is None else second.trust.lost_seconds
+        if second is None:
+            return counted
+        kept = second.tally
+        return replace(
+            counted,
+            remote_errors=dict(kept.errors),
+            distrusted_values={**kept.rejected, "skew": kept.skew},
+            refused_fills=kept.fill_refused,
+            oversized_values=kept.too_large,
+            bypassed_calls=kept.past,
+            lease_waits=kept.waits,
+            outages=kept.outages,
+            distrusted_seconds=lost,
+            undelivered=len(second.journal),
         )
 
     def hot_keys(self, number: int, *, keys: bool) -> list[HotKey]:

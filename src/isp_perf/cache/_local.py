@@ -60,7 +60,7 @@ class LocalLevel:
 
     def __init__(self, max_entries: int, clock: Clock) -> None:
         self.lock = new_lock()
-        self.counters = Counters()
+        self.counters = Counters(timed=True)
         self.departures = Departures(_REMEMBERED)
         self.index: Index | None = None
         self.keyed: Mapping[Any, Entry] = {}

@@ -27,7 +27,7 @@ from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.cache._scope import ModeContext
 from isp_perf.cache._site import Site
-from isp_perf.cache._stats import CacheStats
+from isp_perf.cache._stats import CacheStats, CacheTally
 from isp_perf.cache._upkeep import keep
 from isp_perf.cache._warm import warm, warm_plan
 from isp_perf.cache._writing import WriteIntent
@@ -289,6 +289,10 @@ class CacheManager:
     def stats(self) -> CacheStats:
         """Return a snapshot of the statistics; every count is exact."""
         return self._insight.stats()
+
+    def tally(self) -> CacheTally:
+        """Return how long loads took and how the remote level fared; every count is exact."""
+        return self._insight.tally()
 
     def functions(self) -> dict[str, CacheStats]:
         """Return the statistics of every living cached function by its key template, which holds no argument."""

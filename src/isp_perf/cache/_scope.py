@@ -138,9 +138,8 @@ def _count_bypass(engine: Engine, call: Call, spent: float, *, failed: bool) -> 
     with engine.local.lock:
         for counters in (engine.local.counters, call.source.counters):
             counters.misses += 1
-            counters.loads += 1
             counters.errors += failed
-            counters.load_seconds += spent
+            counters.count_loads([spent])
             counters.missed[BYPASSED] = counters.missed.get(BYPASSED, 0) + 1
 
 

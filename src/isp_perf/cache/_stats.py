@@ -1,14 +1,17 @@
 """Statistics: own integers, read from outside."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final
 
 from isp_perf._core.departures import ABSENT
+from isp_perf._core.histogram import CELLS, cell_of, lower_edge
 
-__all__ = ["CacheStats", "Counters", "count_hits", "snapshot"]
+__all__ = ["CacheStats", "CacheTally", "Counters", "count_hits", "snapshot"]
 
+_NANOSECONDS: Final = 1e9
 _hits: Final = attrgetter("hits")
 
 
@@ -17,6 +20,7 @@ class Counters:
 
     Hits of living local entries are in the entries; ``retired`` holds those of entries that have gone. ``missed`` has
     the number of misses by reason (``_core.departures``); those of absent entries are the rest of ``misses``.
+    ``load_cells`` has the loads by their time in nanoseconds (``_core.histogram``); a manager has one, a function none.
     """
 
     __slots__ = (
@@ -26,6 +30,7 @@ class Counters:
         "expired",
         "invalidated",
         "joined",
+        "load_cells",
         "load_seconds",
         "loads",
         "missed",
@@ -41,6 +46,7 @@ class Counters:
     expired: int
     invalidated: int
     joined: int
+    load_cells: list[int] | None
     load_seconds: float
     loads: int
     missed: dict[str, int]
@@ -50,12 +56,30 @@ class Counters:
     retired: int
     stale_hits: int
 
-    def __init__(self) -> None:
+    def __init__(self, *, timed: bool = False) -> None:
+        self.load_cells = [0] * CELLS if timed else None
         self.stale_hits = 0
         self.retired = self.remote_hits = self.misses = self.joined = self.loads = self.errors = 0
         self.evicted = self.expired = self.invalidated = self.replaced = 0
         self.load_seconds = 0.0
         self.missed = {}
+
+    def count_loads(self, spent: list[float]) -> None:
+        """Count loads that ended, by the seconds each took; one walk over sorted times costs less than one for each."""
+        number = len(spent)
+        seconds = sum(spent)
+        self.loads += number
+        self.load_seconds += seconds
+        if self.load_cells is None:
+            return
+        ordered = sorted(spent)
+        start = 0
+        while start < number:
+            cell = cell_of(int(ordered[start] * _NANOSECONDS))
+            end = max(bisect_left(ordered, lower_edge(cell + 1) / _NANOSECONDS, start), start + 1)
+            alike = end - start
+            self.load_cells[cell] += alike
+            start = end
 
     def copy(self) -> "Counters":
         """Return what was counted until now."""
@@ -64,6 +88,38 @@ class Counters:
             setattr(twin, name, getattr(self, name))
         twin.missed = dict(self.missed)
         return twin
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheTally:
+    """What a manager has counted beside its statistics: how long loads took, and how it fared with the remote level.
+
+    Attributes:
+        load_cells: loads by their time in nanoseconds, per cell of ``isp_perf._core.histogram``.
+        load_seconds: seconds spent in loaders.
+        remote_errors: failures of the remote level by kind (``CacheHealth.last_error_kind`` lists the kinds).
+        distrusted_values: bytes in the remote level that were not believed, by reason; ``"skew"``: another deployment
+            may need them.
+        refused_fills: loads that ended after their key was invalidated, so that nothing was stored.
+        oversized_values: values above the limit for the remote level.
+        bypassed_calls: calls that were served past the remote level.
+        lease_waits: calls that waited for the load of another process.
+        outages: times the remote level went down.
+        distrusted_seconds: seconds in which the local level could not be believed, for want of news.
+        undelivered: removals that the remote level was not told yet.
+    """
+
+    load_cells: tuple[int, ...]
+    load_seconds: float
+    remote_errors: Mapping[str, int] = field(default_factory=dict[str, int])
+    distrusted_values: Mapping[str, int] = field(default_factory=dict[str, int])
+    refused_fills: int = 0
+    oversized_values: int = 0
+    bypassed_calls: int = 0
+    lease_waits: int = 0
+    outages: int = 0
+    distrusted_seconds: float = 0.0
+    undelivered: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -96,7 +96,7 @@ class Store:
         moments: time -> moment in which entries of this store are due.
         ttl: seconds that the function's values live, where that is the same for all.
         latest: the moment last used for entries of that ttl, those due before ``latest_end``.
-        loads: as ``load_seconds``, ``evicted`` and ``retired`` what the short way of a miss has counted, once for the
+        spent: the seconds of each load of the short way of a miss; with ``evicted`` and ``retired`` counted once for the
             function and the manager; ``fold_locked`` adds it to both.
     """
 
@@ -111,13 +111,12 @@ class Store:
         "latest",
         "latest_end",
         "level",
-        "load_seconds",
-        "loads",
         "moments",
         "owner",
         "retired",
         "salt",
         "shelf",
+        "spent",
         "token",
         "ttl",
     )
@@ -125,11 +124,10 @@ class Store:
     by_key: bool
     evicted: int
     latest_end: float
-    load_seconds: float
-    loads: int
     owner: Keyed
     retired: int
     salt: int
+    spent: list[float]
     token: str
     ttl: float
 
@@ -147,8 +145,8 @@ class Store:
         self.moments: dict[float, Moment] = {}
         self.latest: Moment | None = None
         self.latest_end = self.ttl = 0.0
-        self.evicted = self.loads = self.retired = 0
-        self.load_seconds = 0.0
+        self.evicted = self.retired = 0
+        self.spent = []
 
     def find(self, slot: Any) -> Entry | None:
         """Return the entry in ``slot``, whatever its age."""
@@ -188,13 +186,12 @@ class Store:
     def fold_locked(self, totals: Counters) -> None:
         """Add what the short way has counted to the counters of the owner and of the manager."""
         for counters in (self.owner.counters, totals):
-            counters.misses += self.loads
-            counters.loads += self.loads
-            counters.load_seconds += self.load_seconds
+            counters.misses += len(self.spent)
+            counters.count_loads(self.spent)
             counters.evicted += self.evicted
             counters.retired += self.retired
-        self.evicted = self.loads = self.retired = 0
-        self.load_seconds = 0.0
+        self.evicted = self.retired = 0
+        self.spent.clear()
 
     def close_locked(self, moment: Moment) -> None:
         """Take nothing more into ``moment``, whose time has come."""
