@@ -1,17 +1,20 @@
 """The cache: ``@cached``, a fast local level, and Redis as an optional second level."""
 
-from typing import Unpack
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Unpack
 
-from isp_perf.cache._blocking import SyncCacheManager
-from isp_perf.cache._codec import MsgpackCodec
 from isp_perf.cache._config import CachePolicy, PolicyOptions
 from isp_perf.cache._decorator import AsyncCached, CacheDecorator, ManyDecorator, SyncCached
 from isp_perf.cache._entry import FillingEntry, FillingTags, entry
-from isp_perf.cache._insight import CacheHealth, Explanation, HotKey
 from isp_perf.cache._manager import CacheManager
 from isp_perf.cache._receipt import Receipt, WarmReport
-from isp_perf.cache._signed import PickleCodec
 from isp_perf.cache._stats import CacheStats, CacheTally
+
+if TYPE_CHECKING:
+    from isp_perf.cache._blocking import SyncCacheManager
+    from isp_perf.cache._codec import MsgpackCodec
+    from isp_perf.cache._insight import CacheHealth, Explanation, HotKey
+    from isp_perf.cache._signed import PickleCodec
 
 __all__ = [
     "AsyncCached",
@@ -36,6 +39,25 @@ __all__ = [
     "cached",
     "entry",
 ]
+
+_ON_FIRST_USE = {
+    "CacheHealth": "_insight",
+    "Explanation": "_insight",
+    "HotKey": "_insight",
+    "MsgpackCodec": "_codec",
+    "PickleCodec": "_signed",
+    "SyncCacheManager": "_blocking",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return what few programs name, imported when it is named."""
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_ON_FIRST_USE[name]}"), name)
+    globals()[name] = value
+    return value
+
 
 cache_manager: CacheManager = CacheManager()
 """The default manager: local only until it is configured."""

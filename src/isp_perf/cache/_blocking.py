@@ -13,6 +13,7 @@ from isp_perf.cache._engine import Engine
 from isp_perf.cache._hottest import read_calls, warm_calls_here, write_hottest
 from isp_perf.cache._insight import CacheHealth, Explanation, HotKey, Insight
 from isp_perf.cache._keyed import Keys
+from isp_perf.cache._options import options_for
 from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._stats import CacheStats
 from isp_perf.cache._warm import warm_here, warm_plan
@@ -183,13 +184,3 @@ class SyncCacheManager:
         """
         whole("concurrency", concurrency, most=1)
         return warm_calls_here(self._engine, read_calls(path, self._engine), progress)
-
-
-def options_for(ttl: float | None, tags: Sequence[str] = ()) -> PolicyOptions:
-    """Return what ``set`` was told as fields of a policy."""
-    options: PolicyOptions = {}
-    if ttl is not None:
-        options["ttl"] = ttl
-    if tags:
-        options["tags"] = tags
-    return options

@@ -1,16 +1,18 @@
 """What a decorated function is to a type checker, and the methods it carries."""
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf.cache._copies import handed_out
 from isp_perf.cache._exchange import Flow
-from isp_perf.cache._insight import Explanation, explain_call
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._receipt import Receipt
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import CacheStats
+
+if TYPE_CHECKING:
+    from isp_perf.cache._insight import Explanation
 
 __all__ = ["AsyncCached", "CacheDecorator", "ManyDecorator", "SyncCached", "decorate"]
 
@@ -69,7 +71,7 @@ class SyncCached(Protocol[P, T_co]):
         """Return the logical key of this call."""
         ...
 
-    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> "Explanation":
         """Return what the cache knows of this call in this process; never its value."""
         ...
 
@@ -142,7 +144,9 @@ class _Methods:
     def key(self, *args: Any, **kwargs: Any) -> str:
         return self._site.call(self._site.bound(args, kwargs)).key()
 
-    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+    def explain(self, *args: Any, **kwargs: Any) -> "Explanation":
+        from isp_perf.cache._insight import explain_call
+
         return explain_call(self._site.engine, lambda: self._site.call(self._site.bound(args, kwargs)))
 
     def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:

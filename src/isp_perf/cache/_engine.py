@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from isp_perf._runtime.background import Background
 from isp_perf.cache._asking import Asker
 from isp_perf.cache._config import CachePolicy
-from isp_perf.cache._events import Events
 from isp_perf.cache._gate import Gate
 from isp_perf.cache._local import Keyed, LocalLevel, Store
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.typing import Clock, Codec, Observer
+
+if TYPE_CHECKING:
+    from isp_perf.cache._events import Events
 
 __all__ = ["Call", "Engine", "Source"]
 
@@ -162,9 +164,14 @@ class Engine:
         """Tell ``observer`` from now on, or nobody."""
         with self.local.lock:
             self.contexts += (observer is not None) - (self.events is not None)
-            self.events = None if observer is None else Events(observer, name, self.local.lock)
-            if self.events is not None:
-                self.events.start(self.local.counters)
+            self.events = None if observer is None else self._events(observer, name)
+
+    def _events(self, observer: Observer, name: str) -> "Events":
+        from isp_perf.cache._events import Events
+
+        events = Events(observer, name, self.local.lock)
+        events.start(self.local.counters)
+        return events
 
     def tell(self) -> None:
         """Tell the observer what has left the local level; call it outside the lock."""

@@ -17,7 +17,6 @@ from isp_perf.cache._copies import handed_out
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._exchange import Flow, kept_locked
 from isp_perf.cache._flow import insert_locked, lifetime, local_ttl
-from isp_perf.cache._lanes import is_order, perform_lanes, side_by_side
 from isp_perf.cache._local import Store
 from isp_perf.cache._many import Together, read_remote
 from isp_perf.cache._reading import looked_up, put_remote
@@ -225,6 +224,8 @@ class Keys:
         return None
 
     def _write_here(self, flows: list[Flow]) -> list[Any]:
+        from isp_perf.cache._lanes import is_order, perform_lanes, side_by_side
+
         return side_by_side(flows, is_order, perform_lanes)
 
     def write_call(self, call: Call, value: Any, *, tasks: bool) -> Flow:

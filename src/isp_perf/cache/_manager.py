@@ -6,33 +6,32 @@ from contextlib import AbstractContextManager
 from os import PathLike
 from time import monotonic, time
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, cast
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
+from weakref import WeakSet, WeakValueDictionary
 
 from isp_perf._core.ranges import whole
 from isp_perf._runtime.drive import adrive
 from isp_perf._runtime.resolve import remote_level
 from isp_perf.cache._asking import Asker
-from isp_perf.cache._batcher import batcher_for
-from isp_perf.cache._blocking import SyncCacheManager, options_for
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
 from isp_perf.cache._decorator import CacheDecorator, ManyDecorator, decorate, unwrapped
 from isp_perf.cache._engine import Engine
-from isp_perf.cache._hottest import read_calls, warm_calls_in_tasks, write_hottest
-from isp_perf.cache._insight import CacheHealth, Explanation, HotKey, Insight
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._local import LocalLevel
-from isp_perf.cache._options import ROOM, ManagerOptions, check_options
+from isp_perf.cache._options import ROOM, ManagerOptions, check_options, options_for
 from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.cache._scope import ModeContext
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import CacheStats, CacheTally
 from isp_perf.cache._upkeep import keep
-from isp_perf.cache._warm import warm, warm_plan
 from isp_perf.cache._writing import WriteIntent
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import RemoteLevel
+
+if TYPE_CHECKING:
+    from isp_perf.cache._blocking import SyncCacheManager
+    from isp_perf.cache._insight import CacheHealth, Explanation, HotKey, Insight
 
 __all__ = ["CacheManager", "managers"]
 
@@ -71,7 +70,7 @@ class CacheManager:
         self._engine = Engine(LocalLevel(ROOM, monotonic))
         self._sites: WeakSet[Site] = WeakSet()
         self._keys = Keys(self._engine, self._sites)
-        self._insight = Insight(self._engine, self._keys)
+        self._templates: WeakValueDictionary[str, Site] = WeakValueDictionary()
         self._resolved: tuple[object, RemoteLevel | None] = (None, None)
         self.configure(**options)
         managers.add(self)
@@ -124,8 +123,10 @@ class CacheManager:
         return self._options.get("policy", _DEFAULTS)
 
     @property
-    def sync(self) -> SyncCacheManager:
+    def sync(self) -> "SyncCacheManager":
         """The same operations for threads, over the same entries."""
+        from isp_perf.cache._blocking import SyncCacheManager
+
         return SyncCacheManager(self, self._engine, self._keys, receipt=self._receipt)
 
     def cached(self, key: str | None = None, **policy: Unpack[PolicyOptions]) -> CacheDecorator:
@@ -166,6 +167,8 @@ class CacheManager:
         chosen = policy_with(self.policy, **policy)
 
         def decorator(function: Callable[..., Any], /) -> Any:
+            from isp_perf.cache._batcher import batcher_for
+
             batcher = batcher_for(function, key, self._engine.local.lock)
             site = Site(self._engine, batcher.single, template=key, policy=chosen)
             site.batcher = batcher
@@ -266,6 +269,8 @@ class CacheManager:
             ConfigurationError: a source without ``fetch_func``, an unknown field, ``concurrency`` below 1.
         """
         whole("concurrency", concurrency)
+        from isp_perf.cache._warm import warm, warm_plan
+
         plans = {name: warm_plan(name, source, self.policy) for name, source in sources.items()}
         return await warm(self._keys, plans, concurrency=concurrency, progress=progress)
 
@@ -286,6 +291,12 @@ class CacheManager:
         """
         return ModeContext(self._engine, scoped=True)
 
+    @property
+    def _insight(self) -> "Insight":
+        from isp_perf.cache._insight import Insight
+
+        return Insight(self._engine, self._keys)
+
     def stats(self) -> CacheStats:
         """Return a snapshot of the statistics; every count is exact."""
         return self._insight.stats()
@@ -298,7 +309,7 @@ class CacheManager:
         """Return the statistics of every living cached function by its key template, which holds no argument."""
         return self._insight.functions()
 
-    def hot_keys(self, number: int = 10, *, keys: bool = False) -> list[HotKey]:
+    def hot_keys(self, number: int = 10, *, keys: bool = False) -> "list[HotKey]":
         """Return the entries of the local level that were read most, hottest first.
 
         Args:
@@ -307,11 +318,11 @@ class CacheManager:
         """
         return self._insight.hot_keys(whole("number", number), keys=keys)
 
-    def explain(self, key: str) -> Explanation:
+    def explain(self, key: str) -> "Explanation":
         """Return what this process knows of a logical key, why it missed last included; never its value."""
         return self._insight.explain(key)
 
-    def health(self) -> CacheHealth:
+    def health(self) -> "CacheHealth":
         """Return the state of both levels; asks nobody, so it never waits."""
         return self._insight.health()
 
@@ -343,6 +354,8 @@ class CacheManager:
         Raises:
             OSError: the file cannot be written.
         """
+        from isp_perf.cache._hottest import write_hottest
+
         return await asyncio.to_thread(write_hottest, path, self._insight.hottest(whole("top", top)))
 
     async def warm_from(
@@ -367,6 +380,8 @@ class CacheManager:
             OSError: the file cannot be read.
         """
         whole("concurrency", concurrency)
+        from isp_perf.cache._hottest import read_calls, warm_calls_in_tasks
+
         calls = await asyncio.to_thread(read_calls, path, self._engine)
         return await warm_calls_in_tasks(self._engine, calls, progress, concurrency=concurrency)
 
@@ -405,11 +420,11 @@ class CacheManager:
         return second is None or bool(await adrive(second.settle(tasks=True)))
 
     def _refuse_rival(self, site: Site) -> None:
-        for other in self._sites:
-            if other.template == site.template and other.identity != site.identity:
-                raise ConfigurationError(
-                    "key", site.template, f"{other.label} already has this template", "give each function its own"
-                )
+        other = self._templates.setdefault(site.template, site)
+        if other.identity != site.identity:
+            raise ConfigurationError(
+                "key", site.template, f"{other.label} already has this template", "give each function its own"
+            )
 
 
 _DEFAULTS = CachePolicy()

@@ -3,18 +3,19 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf.cache._ages import MISSING, is_fresh
-from isp_perf.cache._batcher import Batcher
 from isp_perf.cache._copies import handed_out
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._exchange import Claim, Flow, kept_locked
 from isp_perf.cache._flow import insert_locked, local_ttl
-from isp_perf.cache._lanes import side_by_side
 from isp_perf.cache._reading import looked_up
 from isp_perf.cache._scope import fetch, mode_of
+
+if TYPE_CHECKING:
+    from isp_perf.cache._batcher import Batcher
 
 __all__ = ["Together", "read_remote"]
 
@@ -29,7 +30,7 @@ class Together:
         batcher: the loader of many, if the function has one.
     """
 
-    def __init__(self, engine: Engine, batcher: Batcher | None) -> None:
+    def __init__(self, engine: Engine, batcher: "Batcher | None") -> None:
         self._engine = engine
         self._batcher = batcher
 
@@ -116,6 +117,8 @@ class Together:
     def _load_here(self, calls: list[Call], absent: set[int]) -> list[Any]:
         batcher = self._batcher
         if batcher is not None and len(calls) > 1:
+            from isp_perf.cache._lanes import side_by_side
+
             flows = [self._fetch(call, absent, tasks=False) for call in calls]
             return side_by_side(flows, batcher.is_single, batcher.load_lanes)
         outcomes: list[Any] = []

@@ -5,11 +5,11 @@ from time import monotonic
 from typing import Any, Final, Literal, TypedDict, cast
 
 from isp_perf._core.ranges import one_of, whole
-from isp_perf.cache._config import CachePolicy
+from isp_perf.cache._config import CachePolicy, PolicyOptions
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Clock, Observer, RemoteLevel
 
-__all__ = ["ROOM", "ManagerOptions", "check_options", "check_secret"]
+__all__ = ["ROOM", "ManagerOptions", "check_options", "check_secret", "options_for"]
 
 ROOM: Final = 10_000
 _SHORTEST_SECRET: Final = 16
@@ -86,3 +86,13 @@ _CHECKS: Final[Mapping[str, Callable[[object], None]]] = {
     "secret": check_secret,
     "observer": _check_observer,
 }
+
+
+def options_for(ttl: float | None, tags: Sequence[str] = ()) -> PolicyOptions:
+    """Return what ``set`` was told as fields of a policy."""
+    options: PolicyOptions = {}
+    if ttl is not None:
+        options["ttl"] = ttl
+    if tags:
+        options["tags"] = tags
+    return options

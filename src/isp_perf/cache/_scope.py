@@ -9,16 +9,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from isp_perf._core.departures import BYPASSED
 from isp_perf._runtime.drive import Failure, without_frame
 from isp_perf._runtime.flights import LEADING, Flight, leading
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._events import Events
 from isp_perf.cache._exchange import Flow
 from isp_perf.cache._flow import fetch as fetch_from_levels
 from isp_perf.cache._store import Store
+
+if TYPE_CHECKING:
+    from isp_perf.cache._events import Events
 
 __all__ = ["MODE", "Mode", "ModeContext", "bypassing", "fetch", "forget_keys", "forget_tags", "mode_of"]
 
@@ -107,7 +109,7 @@ def fetch(engine: Engine, call: Call, *, tasks: bool, reload: bool = False) -> F
     return flow if engine.events is None else _told(engine.events, engine, call, flow=flow)
 
 
-def _told(events: Events, engine: Engine, call: Call, *, flow: Flow) -> Flow:
+def _told(events: "Events", engine: Engine, call: Call, *, flow: Flow) -> Flow:
     """Run ``flow`` and tell the observer what happened."""
     try:
         return (yield from flow)

@@ -7,14 +7,13 @@ from functools import cached_property, partial
 from itertools import count
 from time import monotonic
 from types import CodeType, FunctionType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from isp_perf._core.canonical import record_fields
 from isp_perf._core.keys import HASH, Field, Template, parse_template
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf._runtime.specialize import parameters, specialize
-from isp_perf.cache._batcher import Batcher
 from isp_perf.cache._codec import codec_for
 from isp_perf.cache._config import CachePolicy, policy_with
 from isp_perf.cache._copies import own
@@ -26,6 +25,9 @@ from isp_perf.cache._scope import MODE, fetch
 from isp_perf.cache._stats import CacheStats, Counters, count_hits, snapshot
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import Clock, Codec
+
+if TYPE_CHECKING:
+    from isp_perf.cache._batcher import Batcher
 
 __all__ = ["Site"]
 
