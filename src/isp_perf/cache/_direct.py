@@ -31,6 +31,7 @@ _EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and han
 _HARMLESS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _OWN_SLOT: Final = frozenset({type(None), bool, int, str, bytes, UUID})
 _NO_SLOT: Final = object()
+_HEAD: Final = 32  # of a key that is shortened its first 64 bytes stay
 
 
 class DirectSite(Source, Protocol):
@@ -76,6 +77,7 @@ class Direct:
         self._function = site.function
         self._store = site.store
         self._flights = site.store.flights
+        site.store.head = site.plan.template.literals[0][:_HEAD]
         site.store.ttl = site.policy.steady or 0.0
         self._harmless = _HARMLESS if site.hit_clock is None and site.store.ttl >= FINE_TTL else frozenset[type]()
         self._slot = slot_finder(site.plan)
@@ -121,7 +123,7 @@ class Direct:
         """Attach ``flight`` and return the slot of the call, or ``_NO_SLOT`` if it has to go the long way."""
         engine = self._engine
         slot = self._slot(values)
-        if slot is _NO_SLOT or self._local.detour or engine.contexts or engine.second is not None:
+        if slot is _NO_SLOT or self._store.detour or engine.contexts or engine.second is not None:
             return _NO_SLOT
         if self._flights.setdefault(slot, flight) is not flight:
             return _NO_SLOT

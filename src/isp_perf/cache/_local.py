@@ -40,7 +40,6 @@ class LocalLevel:
     Attributes:
         counters: what the manager has counted.
         departures: why entries left lately.
-        detour: a miss has more to look at than its own slot: the level is suspended, or something is stored by key.
         index: logical key -> entry, once somebody has asked by key.
         keyed: what is stored by key and not by a function; a function's miss has to look there.
         plain: entries may be placed the short way: real clock, room by number, not suspended.
@@ -53,7 +52,6 @@ class LocalLevel:
     clock: Clock
     counters: Counters
     departures: Departures
-    detour: bool
     lock: Any
     plain: bool
     suspended: bool
@@ -115,6 +113,7 @@ class LocalLevel:
             self.remove_locked(entry)
         for store in self._suspension.stores:
             store.forget_moments_locked()
+            store.level = None  # who comes again is admitted again
         self.clock = clock
         self._calendar.clear_locked()
         self._queue = room_for(max_entries, max_bytes=max_bytes, l1=l1, key_of=key_of)
@@ -122,7 +121,6 @@ class LocalLevel:
 
     def _set_plain(self) -> None:
         self.suspended = self._suspension.active
-        self.detour = self.suspended or bool(self.keyed)
         self.plain = self.clock is monotonic and type(self._queue) is EvictionQueue and not self.suspended
 
     def suspend_locked(self, cause: Hashable, *, serve: bool) -> None:
@@ -274,7 +272,7 @@ class LocalLevel:
         if self.index is not None:
             self._enter_locked(entry)
         if store.by_key:
-            self._set_plain()
+            self._suspension.shade(slot[0])
 
     def _reap_locked(self, store: Store, entry: Entry, *, ttl: float) -> bool:
         """Have the reaper take a new entry away; return whether the wrapper may serve it until then."""
@@ -293,6 +291,7 @@ class LocalLevel:
         if store.level is self:
             return
         store.level = self
+        store.shadowed = any(key.startswith(store.head) for (key,) in self.keyed)
         self._suspension.admit(store)
         if store.by_key:
             self.keyed = store.cold
@@ -382,8 +381,6 @@ class LocalLevel:
         entry.home = None
         if isinstance(entry.due, Moment):
             entry.due.release()
-        if home.by_key:
-            self._set_plain()
         counters = home.owner.counters
         if entry.hits:
             self.counters.retired += entry.hits

@@ -89,6 +89,9 @@ class Store:
         aside: what would be hot, while the level is suspended; empty otherwise.
         shelf: ``hot``, or ``aside`` while the level is suspended: where an entry that may be hot is.
         flights: slot -> attached flight.
+        head: what all keys of the function begin with.
+        shadowed: whether something was stored by key that begins so: it may be what a call asks for.
+        detour: a miss has more to look at than its slot: nothing was stored yet, the level is suspended, ``shadowed``.
         token: what tells the keys of this instance from those of others.
         salt: what tells the marks of this store (hash of a slot, xor salt) from those of others.
         level: the local level that has heard of this store.
@@ -96,7 +99,7 @@ class Store:
         moments: time -> moment in which entries of this store are due.
         ttl: seconds that the function's values live, where that is the same for all.
         latest: the moment last used for entries of that ttl, those due before ``latest_end``.
-        spent: the seconds of each load of the short way of a miss; with ``evicted`` and ``retired`` counted once for the
+        spent: the seconds of each load of the short way of a miss; as ``evicted`` and ``retired`` counted once for the
             function and the manager; ``fold_locked`` adds it to both.
     """
 
@@ -105,8 +108,10 @@ class Store:
         "aside",
         "by_key",
         "cold",
+        "detour",
         "evicted",
         "flights",
+        "head",
         "hot",
         "latest",
         "latest_end",
@@ -115,6 +120,7 @@ class Store:
         "owner",
         "retired",
         "salt",
+        "shadowed",
         "shelf",
         "spent",
         "token",
@@ -122,7 +128,9 @@ class Store:
     )
 
     by_key: bool
+    detour: bool
     evicted: int
+    head: str
     latest_end: float
     owner: Keyed
     retired: int
@@ -135,6 +143,9 @@ class Store:
         self.owner = owner
         self.by_key = by_key
         self.token = token
+        self.head = ""
+        self.detour = True
+        self.shadowed = False
         self.salt = next(_numbers) * _GOLDEN & _SALT_BITS
         self.hot: dict[Any, Entry] = {}
         self.cold: dict[Any, Entry] = {}

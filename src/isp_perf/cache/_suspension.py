@@ -35,8 +35,15 @@ class Suspension:
     def admit(self, store: Store) -> None:
         """Take note of a store that gets its first entry."""
         self.stores.add(store)
+        store.detour = self.active or store.shadowed
         if self.active:
             store.shelf = store.aside
+
+    def shade(self, key: str) -> None:
+        """Take note of something stored by key: calls of functions whose keys begin like it have to look there."""
+        for store in self.stores:
+            if key.startswith(store.head):
+                store.shadowed = store.detour = True
 
     def begin(self, cause: Hashable, *, serve: bool) -> None:
         """Empty every ``hot``; without ``serve`` the slow path returns nothing either."""
@@ -46,6 +53,7 @@ class Suspension:
             return
         self.active = True
         for store in self.stores:
+            store.detour = True
             store.aside.update(store.hot)
             store.shelf = store.aside
             store.hot.clear()
@@ -58,6 +66,7 @@ class Suspension:
             return
         self.active = False
         for store in self.stores:
+            store.detour = store.shadowed
             store.hot.update(store.aside)
             store.shelf = store.hot
             store.aside.clear()

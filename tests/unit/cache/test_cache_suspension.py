@@ -176,3 +176,21 @@ def test_an_entry_is_described_without_its_value():
     assert (plain.load_seconds, staged.load_seconds) == (None, 0.5)
     assert plain.served
     assert staged.served
+
+
+def test_what_is_stored_by_key_is_found_by_the_function_whose_key_it_is(cache):
+    """Other functions go on answering misses the short way; the one whose keys begin like it looks there first."""
+    mine, other = Loaded(cache), CacheManager.cached(cache, "other:{y}")(lambda y: y)
+    mine.load(1)
+    other(1)
+    cache.sync.set("x:2", "by key")
+    sites = {site.template: site for site in cache._sites}
+    assert [sites[name].store.detour for name in ("x:{x}", "other:{y}")] == [True, False]
+    assert mine.load(2) == "by key"
+    assert mine.load(3) == 2
+    late = CacheManager.cached(cache, "late:{z}")(lambda z: z)
+    cache.sync.set("late:7", "by key")
+    assert late(7) == "by key"
+    cache.configure(max_entries=100)
+    assert mine.load(1) == 3
+    assert sites["x:{x}"].store.detour is False
