@@ -198,7 +198,7 @@ _LOADER_PARAMETERS = [
     "recursion_depth",
     "execution_options",
 ]
-_STATE = "_ORMCompileState"
+_STATE = "_ORMCompileState" if hasattr(context, "_ORMCompileState") else "ORMCompileState"  # 2.1, 2.0
 _SELECTIN = (("lazy", "selectin"),)
 _LAZY = (("lazy", "select"),)
 _MOST_KEYS = 5000
@@ -211,7 +211,7 @@ _lazy_strategy = methodcaller("_get_strategy", _LAZY)
 
 def can_batch() -> bool:
     """Whether this SQLAlchemy has the loader that batches are run by, in the shape they know."""
-    loader = getattr(strategies, "_SelectInLoader", None)
+    loader = getattr(strategies, "_SelectInLoader", None) or getattr(strategies, "SelectInLoader", None)
     method = getattr(loader, "_load_for_path", None)
     return hasattr(context, _STATE) and method is not None and list(signature(method).parameters) == _LOADER_PARAMETERS
 
@@ -316,14 +316,19 @@ def result_of(objects: Any) -> Any:
     return cast("Any", IteratorResult(metadata, ((item,) for item in objects)))
 
 
+_names: Any = concurrency  # SQLAlchemy 2.0 calls one of them otherwise, and has none without greenlet
+_in_greenlet: Callable[[], Any] = getattr(_names, "in_greenlet", bool)
+_await: Any = getattr(_names, "await_", None) or getattr(_names, "await_only", None)
+
+
 def in_greenlet() -> bool:
     """Whether this code runs in a greenlet of SQLAlchemy's asyncio layer."""
-    return concurrency.in_greenlet()
+    return bool(_in_greenlet())
 
 
 def wait_for(awaitable: Awaitable[Any]) -> Any:
     """Wait, within such a greenlet, for something of the event loop."""
-    return concurrency.await_(awaitable)
+    return _await(awaitable)
 
 
 async def spawned(work: Callable[[], None]) -> None:

@@ -188,6 +188,10 @@ class _Paging:
             return self._empty(cursor)
         if cursor.backwards:
             rows.reverse()
+        return self._linked(rows, cursor, more=more)
+
+    def _linked(self, rows: list[Any], cursor: Cursor, *, more: bool) -> Page[Any]:
+        """Return rows as a page with the cursors to those beside it."""
         places = [tuple(row[1:]) for row in rows]
         _refuse_repeats(places)
         following = self._text(Cursor(places[-1])) if more or cursor.backwards else None

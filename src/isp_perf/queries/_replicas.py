@@ -31,7 +31,7 @@ _READERS_KEPT = 10_000
 _STEP = 0.005  # seconds between two looks at a replica
 _UNKNOWN = ""  # a position on a database that has none: only the primary is sure
 _HERE = text("SELECT CAST(pg_current_wal_insert_lsn() AS TEXT)")
-_REPLAYED = text("SELECT pg_last_wal_replay_lsn() >= CAST(:position AS pg_lsn)")
+_REPLAYED = text("SELECT pg_last_wal_replay_lsn() >= CAST(CAST(:position AS TEXT) AS pg_lsn)")
 
 
 class ReplicaRouter:
