@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import assert_type
 
-from isp_perf import CircuitBreaker, CircuitConfig, cached, circuit_breaker
+from isp_perf import CircuitBreaker, CircuitConfig, cache_manager, cached, circuit_breaker
+from isp_perf.cache import Explanation
 
 
 @cached("user_profile:{user_id}", ttl=1800)
@@ -16,6 +17,18 @@ async def profile(user_id: str, *, deep: bool = False) -> dict[str, int]:
 def total(year: int) -> float:
     """Stand for a plain function."""
     return float(year)
+
+
+@cache_manager.cached_many("customer:{customer_id}")
+async def customer(ids: list[int]) -> dict[int, str]:
+    """Stand for a loader of many ids."""
+    return dict.fromkeys(ids, "")
+
+
+@cache_manager.cached_many("rate:{code}")
+def rate(codes: list[str]) -> dict[str, float]:
+    """Stand for a plain loader of many ids."""
+    return dict.fromkeys(codes, 1.0)
 
 
 class Service:
@@ -41,6 +54,12 @@ async def uses() -> None:
     assert_type(total(2026), float)
     assert_type(await Service().plan(2026), str)
     assert_type(await send("hello"), bool)
+    assert_type(await customer(1), str | None)
+    assert_type(await customer.many([1, 2]), list[str | None])
+    assert_type(rate("a"), float | None)
+    assert_type(profile.explain("a"), Explanation)
+    with cache_manager.bypass(), cache_manager.request_scope():
+        await customer.invalidate(1)
     state: str = CircuitBreaker("x", CircuitConfig()).state
     await profile.invalidate("a")
     await profile.refresh("a")

@@ -152,7 +152,7 @@ class Insight:
             return stats
         return replace(
             stats,
-            half_size_hit_ratio=stats.hit_ratio * walked.share_of_hottest(capacity // 2),
+            half_size_hit_ratio=stats.hit_ratio * walked.share_of_hottest(max(capacity, stats.l1_size) // 2),
             double_size_hit_ratio=min(1.0, (stats.hits + ghost_hits) / calls),
         )
 
