@@ -64,6 +64,40 @@ def test_invalidation(cache):
     assert cache.stats().l1_size == 0
 
 
+def test_contexts(cache):
+    """A bypass reads nothing; a scope reads once and sees its own writes."""
+    cache.set("k", 1)
+    with cache.bypass():
+        assert cache.get("k", "nothing") == "nothing"
+        assert cache.get_or_set("k", lambda: 2) == 2
+    values = iter(range(10))
+    with cache.request_scope():
+        assert cache.get_or_set("n", lambda: next(values), ttl=0) == 0
+        assert cache.get_or_set("n", lambda: next(values), ttl=0) == 0
+        cache.invalidate("n")
+        assert cache.get_or_set("n", lambda: next(values), ttl=0) == 1
+    assert cache.get("k") == 1
+
+
+def test_insight(cache):
+    """One key explained, the hottest keys, the health."""
+    cache.set("k", 1, ttl=60, tags=["t"])
+    cache.get("k")
+    known = cache.explain("k")
+    assert (known.level, known.served, known.tags, known.hits) == ("l1", True, ("t",), 1)
+    assert [key.key for key in cache.hot_keys(5, keys=True)] == ["k"]
+    assert cache.health().status == "healthy"
+    assert cache.explain("other").level == "none"
+
+
+def test_warm_up(cache, tmp_path):
+    """Named values are loaded; the hottest calls are written to a file and read from it."""
+    assert cache.warm_cache({"k": {"fetch_func": lambda: 1}}, concurrency=1).loaded == ("k",)
+    assert cache.get("k") == 1
+    assert cache.snapshot(tmp_path / "hot") == 0
+    assert cache.warm_from(tmp_path / "hot", concurrency=1).loaded == ()
+
+
 def test_twins_have_the_same_operations():
     """Every operation of the blocking twin has the parameters of the asynchronous one."""
     for name in [name for name in vars(SyncCacheManager) if not name.startswith("_")]:
