@@ -27,9 +27,10 @@ __all__ = ["add_arguments", "run"]
 
 _STYLE: Final = """
 .plot{width:100%;height:auto;font:12px system-ui,sans-serif}.plot text{fill:var(--text)}.axis{stroke:var(--line)}
-.bar{fill:var(--mark)}.line1{stroke:var(--bad)}.plot text.line0{fill:var(--mark)}.plot text.line1{fill:var(--bad)}
+.bar{fill:var(--mark)}path.line1{stroke:var(--bad)}.plot text.line0{fill:var(--mark)}.plot text.line1{fill:var(--bad)}
 """
 _BARS: Final = 15
+_CARD: Final = "card "
 _PLOTS: Final = (
     ("Requests", "/s", {"requests": "per_second", "errors": "errors_per_second"}, 1.0),
     ("Latency", "ms", {"p50": "p50_seconds", "p99": "p99_seconds"}, 1000.0),
@@ -90,12 +91,12 @@ def _of_service(samples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         for title, unit, series, factor in _PLOTS
     ]
     draft = draw({**last, "own": {}}, {})
-    cards = [card for name, card in draft.cards.items() if name not in {"now", "own"}]
+    cards = {name: card for name, card in draft.cards.items() if name not in {"now", "own"}}
     return {
         "Over time": "".join(plots),
         **_of_routes(last),
         **_of_keys(last),
-        **{f"card {number}": card for number, card in enumerate(cards)},
+        **{f"{_CARD}{name}": card for name, card in cards.items()},
     }
 
 
@@ -149,10 +150,7 @@ def _document(title: str, sections: Mapping[str, str]) -> str:
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, isp_perf {__version__}, {platform.python_implementation()} "
         f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     )
-    body = "".join(
-        f"<section>{html if name.startswith('card ') else f'<h2>{escape(name)}</h2>{html}'}</section>"
-        for name, html in sections.items()
-    )
+    body = "".join(_section(name, html) for name, html in sections.items())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'sha256-{digest}'\">"
@@ -160,3 +158,10 @@ def _document(title: str, sections: Mapping[str, str]) -> str:
         f'<style>{style}</style></head><body><header><h1>{escape(plain(title))}</h1><span class="note">'
         f"{escape(machine)}</span></header><main>{body}</main></body></html>\n"
     )
+
+
+def _section(name: str, html: str) -> str:
+    """Return a section: a card of the live page brings its own heading, and is as wide as there."""
+    if name.startswith(_CARD):
+        return f'<section id="{name.removeprefix(_CARD)}">{html}</section>'
+    return f"<section><h2>{escape(name)}</h2>{html}</section>"

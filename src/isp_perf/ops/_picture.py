@@ -208,19 +208,23 @@ def _caches(window: _Window) -> list[dict[str, Any]]:
 
 def _cache(window: _Window, name: str, totals: Mapping[Key, Any]) -> dict[str, Any]:
     hits, misses = _results(totals, name)
+    ratio = _share(hits, hits + misses)
     recent_hits, recent_misses = _results(window.counts("isp_cache_gets_total"), name)
     return {
         "cache": name,
         "hits": hits,
         "misses": misses,
-        "hit_ratio": _share(hits, hits + misses),
+        "hit_ratio": ratio,
         **{f"{tier}_hits": sum(value for key, value in totals.items() if key[:2] == (name, tier)) for tier in _TIERS},
         "reads_per_second": window.rate(recent_hits + recent_misses),
         "recent_hit_ratio": _share(recent_hits, recent_hits + recent_misses),
         "misses_by": {key[1]: value for key, value in _of_cache(window, "isp_cache_misses_total", name) if value},
-        **{f"{size}_size_hit_ratio": _estimate(window, size, name) for size in ("half", "double")},
+        "half_size_hit_ratio": _estimate(window, "half", name, ratio=ratio),
+        "double_size_hit_ratio": _estimate(window, "double", name, ratio=ratio),
         "entries": int(grouped(window.now, "isp_cache_entries", "cache").get(name, 0)),
-        "evictions": grouped(window.now, "isp_cache_evictions_total", "cache").get(name, 0),
+        "evictions": sum(
+            value for key, value in _of_cache(window, "isp_cache_evictions_total", name) if key[1] == "size"
+        ),
     }
 
 
@@ -228,10 +232,16 @@ def _of_cache(window: _Window, family: str, cache: str) -> list[tuple[Key, Any]]
     return [(key, value) for key, value in window.now.get(family).by_key().items() if key[0] == cache]
 
 
-def _estimate(window: _Window, size: str, cache: str) -> float | None:
-    """Return the hit ratio estimated for another room; ``None`` where none is known."""
+def _estimate(window: _Window, size: str, cache: str, *, ratio: float | None) -> float | None:
+    """Return the hit ratio estimated for another room; ``None`` where none is known.
+
+    Estimates are means over workers, the hit ratio is not: more room never means fewer hits, less room never more.
+    """
     found = _of_cache(window, f"isp_cache_{size}_size_hit_ratio", cache)
-    return next((round(value, 6) for _, value in found if not isnan(value)), None)
+    values = [round(float(value), 6) for _, value in found if not isnan(value)]
+    if not values or ratio is None:
+        return None
+    return max(values[0], ratio) if size == "double" else min(values[0], ratio)
 
 
 def _results(counts: Mapping[Key, Any], cache: str) -> tuple[int, int]:

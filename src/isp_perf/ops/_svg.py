@@ -9,7 +9,8 @@ __all__ = ["bars", "lines", "sparkline", "trace"]
 _WIDTH, _HEIGHT = 120, 30  # of a sparkline, in its own units
 _PLOT_WIDTH, _PLOT_HEIGHT, _MARGIN = 640, 180, 46
 _ROW = 22
-_NAME_WIDTH: Final = 250
+_NAME_WIDTH: Final = 290
+_NAME_LENGTH: Final = 42
 
 Point = tuple[float, float]  # time in seconds, value
 
@@ -57,12 +58,14 @@ def lines(series: Mapping[str, Sequence[Point]], *, title: str, unit: str) -> st
         for number, one in enumerate(series.values())
         if one
     ]
+    name = f"{title} ({unit})"
     edges = (
+        f'<text x="{_MARGIN + _PLOT_WIDTH}" y="{_PLOT_HEIGHT + _MARGIN}" text-anchor="end">{escape(name)}</text>'
         f'<path class="axis" d="M{_MARGIN} 8V{_PLOT_HEIGHT + 8}H{_MARGIN + _PLOT_WIDTH}"/>'
         f'<text x="2" y="16">{top:.4g}</text><text x="2" y="{_PLOT_HEIGHT + 8}">0</text>'
         f'<text x="{_MARGIN + _PLOT_WIDTH}" y="{_PLOT_HEIGHT + 24}" text-anchor="end">{span:.0f} s</text>'
     )
-    return _plot(f"{title} ({unit})", f"{edges}{''.join(drawn)}{_legend(series)}", _PLOT_HEIGHT + _MARGIN + 8)
+    return _plot(name, f"{edges}{''.join(drawn)}{_legend(series)}", _PLOT_HEIGHT + _MARGIN + 8)
 
 
 def _legend(names: Iterable[str]) -> str:
@@ -84,7 +87,7 @@ def bars(values: Sequence[tuple[str, float, str]], *, title: str) -> str:
     top = max((value for _, value, _ in values), default=0.0) or 1.0
     room = _PLOT_WIDTH + _MARGIN - _NAME_WIDTH - 110
     rows = [
-        f'<text x="0" y="{_ROW * number + 15}">{escape(name)}</text>'
+        f'<text x="0" y="{_ROW * number + 15}">{escape(name[:_NAME_LENGTH])}</text>'
         f'<rect class="bar" x="{_NAME_WIDTH}" y="{_ROW * number + 3}" height="{_ROW - 7}" '
         f'width="{max(1.0, room * value / top):.1f}"/>'
         f'<text x="{_NAME_WIDTH + 8 + room * value / top:.1f}" y="{_ROW * number + 15}">{escape(figure)}</text>'
