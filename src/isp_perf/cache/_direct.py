@@ -26,7 +26,6 @@ from isp_perf.cache._store import Store
 
 __all__ = ["Direct", "is_direct"]
 
-_FOLDED: Final = 255  # loads that are counted together
 _EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and handed on
 _HARMLESS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _OWN_SLOT: Final = frozenset({type(None), bool, int, str, bytes, UUID})
@@ -132,9 +131,9 @@ class Direct:
             return _NO_SLOT
         return slot
 
-    def _is_odd(self, value: Any) -> bool:
-        """Return whether ``value`` has to be looked at before it is stored, or needs an exact end."""
-        return value.__class__ not in self._harmless and not (self._harmless and is_harmless(value))
+    def _is_simple(self, value: Any) -> bool:
+        """Return whether ``value`` may be stored without a closer look, and needs no exact end."""
+        return bool(self._harmless) and is_harmless(value)
 
     def _call(self, slot: Any, values: tuple[Any, ...]) -> Call:
         return Call(self._site, self._store, slot, native=True, values=values)
@@ -149,21 +148,17 @@ class Direct:
         local, store = self._local, self._store
         now = local.clock()
         seconds = now - started
-        if not local.plain or flight.filling is not None or self._is_odd(value):
+        simple = value.__class__ in self._harmless or self._is_simple(value)
+        if not simple or flight.filling is not None or not local.plain:
             flight.seconds = seconds
             return finish(self._engine, self._call(slot, values), flight, value=value)
         lock = local.lock
         lock.acquire()  # no with statement: it costs as much again
         try:
             if flight.attached:
-                entry = local.keep_locked(store, slot, value, due=now + store.ttl)
+                local.keep_locked(store, slot, value, due=now + store.ttl)
                 del store.flights[slot]
-                if entry.mark >= 0 or local.departures.any:
-                    local.count_reason_locked(self._site.counters, entry)
-            spent = store.spent
-            spent.append(seconds)
-            if len(spent) > _FOLDED:
-                store.fold_locked(local.counters)
+            store.spent.append(seconds)
         finally:
             lock.release()
         flight.landed = True

@@ -176,14 +176,14 @@ class LocalLevel:
         mark = store.mark(slot)
         return EVICTED if self._queue.remembers(mark) else self.departures.last(mark)
 
-    def count_reason_locked(self, counters: Counters, entry: Entry) -> None:
+    def _count_reason_locked(self, store: Store, entry: Entry) -> None:
         """Count why the load of a new entry was a miss, if anybody knows."""
-        mark = entry.home.mark(entry.slot)
+        mark = store.mark(entry.slot)
         if entry.mark >= 0:
             self.departures.note(mark, EVICTED)
         reason = self.departures.last(mark)
         if reason is not ABSENT:
-            for each in (self.counters, counters):
+            for each in (self.counters, store.owner.counters):
                 each.missed[reason] = each.missed.get(reason, 0) + 1
 
     def describe_locked(self, entry: Entry) -> Description:
@@ -220,7 +220,7 @@ class LocalLevel:
         if entry.home is not None:
             tag(self.tagged, entry)
 
-    def keep_locked(self, store: Store, slot: Any, value: Any, *, due: float) -> Entry:
+    def keep_locked(self, store: Store, slot: Any, value: Any, *, due: float) -> None:
         """As ``insert_locked``, the short way: the level is ``plain``, the slot native, the ttl that of the store.
 
         There is no entry in the slot: a flight that is still attached has it for itself.
@@ -229,6 +229,7 @@ class LocalLevel:
         if moment is None or due >= store.latest_end or len(moment.items) >= MOST_ITEMS:
             self._admit_locked(store)
             moment = store.next_moment_locked(self._calendar, due)
+            store.fold_locked(self.counters)
         entry = Entry(value, slot, moment)
         entry.home = store
         moment.items.append(entry)
@@ -236,9 +237,10 @@ class LocalLevel:
         hot[slot] = entry
         if leaving is not None:
             self._make_way_locked(leaving)
+        if entry.mark >= 0 or self.departures.any:
+            self._count_reason_locked(store, entry)
         if self.index is not None:
             self._enter_locked(entry)
-        return entry
 
     def _make_way_locked(self, entry: Entry) -> None:
         """As ``_leave_locked``, the short way for plain entries."""
