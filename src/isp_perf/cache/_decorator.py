@@ -1,6 +1,7 @@
 """What a decorated function is to a type checker, and the methods it carries."""
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from inspect import Parameter
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
 from isp_perf._runtime.drive import Failure, adrive, drive
@@ -22,6 +23,9 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S")
 K = TypeVar("K")
+
+
+_POSITIONAL = {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
 
 
 class SyncCached(Protocol[P, T_co]):
@@ -140,6 +144,8 @@ class _Methods:
         self._receipt = receipt
         self._tasks = site.asynchronous
         self._together = keys.together(site)
+        kinds = [parameter.kind for parameter in site.signature.parameters.values()]
+        self._alone = len(kinds) == 1 and kinds[0] in _POSITIONAL  # one argument is the values
 
     def key(self, *args: Any, **kwargs: Any) -> str:
         return self._site.call(self._site.bound(args, kwargs)).key()
@@ -163,8 +169,12 @@ class _Methods:
 
     def many(self, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Flow:
         (iterable,) = args
-        spread = len(self._site.plan.names) != 1
-        calls = [self._site.call(self._site.bound(item if spread else (item,), {})) for item in iterable]
+        site = self._site
+        if self._alone:
+            calls = [site.call((item,)) for item in iterable]
+        else:
+            spread = len(site.plan.names) != 1
+            calls = [site.call(site.bound(item if spread else (item,), {})) for item in iterable]
         return (yield from self._together.answer(calls, tasks=self._tasks))
 
     def peek(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
