@@ -150,7 +150,7 @@ class WrappedApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
-            self._toolkit.metrics.share()
+            self._outer.begin()
             await _Lifespan(self, receive, send).run(self._app, scope)
             self._toolkit.metrics.publish()
         else:

@@ -1,5 +1,6 @@
 """The families of the circuit breakers, read from every registry that is alive."""
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +42,21 @@ _OPENED_AT = Spec(
     ("breaker",),
     merge="max",
 )
+_TRANSITIONS = Spec("isp_circuit_breaker_transitions_total", "counter", "Changes of state.", ("breaker", "from", "to"))
+_RATIO = Spec(
+    "isp_circuit_breaker_failure_ratio",
+    "gauge",
+    "Share of the calls that count now which failed (0-1).",
+    ("breaker",),
+    merge="max",
+)
+_OPEN_SECONDS = Spec(
+    "isp_circuit_breaker_open_seconds",
+    "gauge",
+    "How long a breaker that is not closed has been so.",
+    ("breaker",),
+    "max",
+)
 
 
 def _read(registry: "CircuitRegistry", readings: Readings) -> None:
@@ -62,11 +78,28 @@ def _breaker(name: str, report: Mapping[str, Any], readings: Readings) -> None:
     opened = [event["at"] for event in report.get("transitions", ()) if event["after"] in _OPENED]
     if opened and report["state"] != "closed":
         readings.add(_OPENED_AT, opened[-1], name)
+        readings.add(_OPEN_SECONDS, max(0.0, time.time() - opened[-1]), name)
+    if calls := report.get("calls_counted"):
+        readings.add(_RATIO, report["failure_count"] / calls, name)
+    for change, number in report.get("transition_counts", {}).items():
+        before, _, after = change.partition("->")
+        readings.add(_TRANSITIONS, number, name, before, after)
 
 
 BREAKER = Feature(
     "isp_perf.breaker._registry",
     "live_registries",
     read=_read,
-    specs=(_CALLS, _REJECTED, _SLOW, _STATE, _FAILURES, _RETRY_AFTER, _OPENED_AT),
+    specs=(
+        _CALLS,
+        _REJECTED,
+        _SLOW,
+        _STATE,
+        _FAILURES,
+        _RETRY_AFTER,
+        _OPENED_AT,
+        _TRANSITIONS,
+        _RATIO,
+        _OPEN_SECONDS,
+    ),
 )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CACHE", "DERIVED", "derive"]
 
+_NANOSECONDS = 1e9
 _GETS = Spec(
     "isp_cache_gets_total",
     "counter",
@@ -60,6 +61,36 @@ _DOUBLE = Spec(
     ("cache",),
     merge="mean",
 )
+_LOAD_DURATION = Spec("isp_cache_load_duration_seconds", "histogram", "Time of a load.", ("cache",))
+_ERRORS_BY_KIND = Spec(
+    "isp_cache_remote_failures_total", "counter", "Failures of the remote level by kind.", ("cache", "kind")
+)
+_DISTRUSTED = Spec(
+    "isp_cache_distrusted_values_total",
+    "counter",
+    "Values in the remote level that were not believed, by reason.",
+    ("cache", "reason"),
+)
+_REFUSED_FILLS = Spec(
+    "isp_cache_refused_fills_total", "counter", "Loads not stored: their key was invalidated meanwhile.", ("cache",)
+)
+_OVERSIZED = Spec(
+    "isp_cache_oversized_values_total", "counter", "Values above the limit for the remote level.", ("cache",)
+)
+_BYPASSED = Spec("isp_cache_remote_bypassed_total", "counter", "Calls served past the remote level.", ("cache",))
+_LEASE_WAITS = Spec(
+    "isp_cache_lease_waits_total", "counter", "Calls that waited for another process's load.", ("cache",)
+)
+_OUTAGES = Spec("isp_cache_remote_outages_total", "counter", "Times the remote level went down.", ("cache",))
+_DISTRUST_SECONDS = Spec(
+    "isp_cache_distrusted_seconds_total",
+    "counter",
+    "Time in which the local level could not be believed, for want of news.",
+    ("cache",),
+)
+_UNDELIVERED = Spec(
+    "isp_cache_undelivered_invalidations", "gauge", "Removals the remote level was not told yet.", ("cache",)
+)
 DERIVED = (_HIT_RATIO,)
 
 
@@ -85,11 +116,28 @@ def _read(manager: "CacheManager", readings: Readings) -> None:
     for spec, ratio in ((_HALF, stats.half_size_hit_ratio), (_DOUBLE, stats.double_size_hit_ratio)):
         if ratio is not None:
             readings.add(spec, ratio, name)
+    _read_tally(manager, readings)
     for key, own in manager.functions().items():
         readings.add(_FUNCTION_GETS, own.hits, name, key, "hit")
         readings.add(_FUNCTION_GETS, own.misses, name, key, "miss")
         readings.add(_FUNCTION_LOADS, own.loads, name, key)
         readings.add(_FUNCTION_SECONDS, own.load_seconds, name, key)
+
+
+def _read_tally(manager: "CacheManager", readings: Readings) -> None:
+    tally, name = manager.tally(), manager.name
+    readings.add_histogram(_LOAD_DURATION, tally.load_cells, round(tally.load_seconds * _NANOSECONDS), name)
+    for kind, number in tally.remote_errors.items():
+        readings.add(_ERRORS_BY_KIND, number, name, kind)
+    for reason, number in tally.distrusted_values.items():
+        readings.add(_DISTRUSTED, number, name, reason)
+    readings.add(_REFUSED_FILLS, tally.refused_fills, name)
+    readings.add(_OVERSIZED, tally.oversized_values, name)
+    readings.add(_BYPASSED, tally.bypassed_calls, name)
+    readings.add(_LEASE_WAITS, tally.lease_waits, name)
+    readings.add(_OUTAGES, tally.outages, name)
+    readings.add(_DISTRUST_SECONDS, tally.distrusted_seconds, name)
+    readings.add(_UNDELIVERED, tally.undelivered, name)
 
 
 CACHE = Feature(
@@ -114,6 +162,16 @@ CACHE = Feature(
         _FUNCTION_GETS,
         _FUNCTION_LOADS,
         _FUNCTION_SECONDS,
+        _LOAD_DURATION,
+        _ERRORS_BY_KIND,
+        _DISTRUSTED,
+        _REFUSED_FILLS,
+        _OVERSIZED,
+        _BYPASSED,
+        _LEASE_WAITS,
+        _OUTAGES,
+        _DISTRUST_SECONDS,
+        _UNDELIVERED,
     ),
 )
 

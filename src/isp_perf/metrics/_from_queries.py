@@ -18,6 +18,8 @@ _FINDINGS = Spec("isp_queries_findings_total", "counter", "N+1, repeated reads a
 _SITES = Spec(
     "isp_queries_site_findings_total", "counter", "The same by the line that sent them.", ("kind", "path", "site")
 )
+_BATCHES = Spec("isp_queries_batches_total", "counter", "Lazy loads that were answered for several objects at once.")
+_PRELOADED = Spec("isp_queries_preloaded_total", "counter", "Objects those loads were answered for.")
 _BUDGET = Spec("isp_queries_over_budget_total", "counter", "Scopes that sent more statements than allowed.")
 
 
@@ -29,9 +31,14 @@ def _read(watch: "Watch", readings: Readings) -> None:
         readings.add(_FINDINGS, getattr(stats, kind), kind)
     for (kind, path, file, line), findings in list(watch.sites.items()):
         readings.add(_SITES, findings, kind, path, f"{'/'.join(PurePath(file).parts[-2:])}:{line}")
+    readings.add(_BATCHES, stats.batches)
+    readings.add(_PRELOADED, stats.peers)
     readings.add(_BUDGET, stats.over_budget)
 
 
 QUERIES = Feature(
-    "isp_perf.queries._watch", "WATCHES", read=_read, specs=(_COUNT, _SECONDS, _FINDINGS, _SITES, _BUDGET)
+    "isp_perf.queries._watch",
+    "WATCHES",
+    read=_read,
+    specs=(_COUNT, _SECONDS, _FINDINGS, _SITES, _BATCHES, _PRELOADED, _BUDGET),
 )

@@ -56,6 +56,7 @@ class HttpMetrics:
             "isp_http_disconnects_total", "Requests whose client left before the last byte.", route
         )
         self.in_flight = target.gauge("isp_http_requests_in_flight", "Requests being answered now.")
+        self.lag = target.histogram("isp_loop_lag_seconds", "How much later than asked for the event loop calls back.")
 
     def cells(self, method: str, route: str, status: int) -> _Cells:
         """Return the series for a method, a route template and a status."""
@@ -150,14 +151,19 @@ class MetricsMiddleware:
         self._cells.clear()
 
     async def _pass_through(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._registry.share()
+        self.begin()
         await self.app(scope, receive, send)
         if scope["type"] == "lifespan":
             self._registry.publish()
 
+    def begin(self) -> None:
+        """Join the siblings and measure the lag of this loop; lifespan and first request do so by themselves."""
+        self._registry.share()
+        self._registry.loops.watch(self._metrics.lag)
+
     def _find(self, method: str, template: str, status: int) -> _Cells:
         """Return the series of a combination seen for the first time, and remember it."""
-        self._registry.share()
+        self.begin()
         if method not in _METHODS:
             return self._metrics.cells(_OTHER, template, status)
         cells = self._metrics.cells(method, template, status)

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 from isp_perf.errors import ConfigurationError
 from isp_perf.metrics._group import has_siblings
 from isp_perf.metrics._instruments import Counter, Family, Gauge, Histogram, LeftOut
+from isp_perf.metrics._lag import LoopWatch
 from isp_perf.metrics._names import valid_labels, valid_name
 from isp_perf.metrics._snapshot import Column, Merge, Readings, Snapshot, Spec, labelled, without
 
@@ -66,10 +67,12 @@ class MetricRegistry:
 
     Attributes:
         sharing: whether ``share`` has nothing left to do.
+        loops: the event loops whose lag is measured.
         overhead_ns: time spent on reading and writing metrics so far, in nanoseconds.
         forked: what else must begin anew in a forked child, held weakly.
     """
 
+    loops: LoopWatch
     overhead_ns: int
     sharing: bool
 
@@ -81,6 +84,7 @@ class MetricRegistry:
         self.sharing = not shared
         self._exchange: Exchange | None = None
         self.overhead_ns = 0
+        self.loops = LoopWatch()
         self.forked: weakref.WeakSet[Forked] = weakref.WeakSet()
         self._joined = threading.Event()
         self._baseline: Snapshot | None = None

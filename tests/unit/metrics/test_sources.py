@@ -75,6 +75,10 @@ async def test_a_cache_tells_hits_misses_and_entries():
     functions = family("isp_cache_function_gets_total")
     assert functions["sources-test", "square:{number}", "hit"] == 2
     assert functions["sources-test", "square:{number}", "miss"] == 2
+    *cells, total = family("isp_cache_load_duration_seconds")["sources-test",]
+    assert sum(cells) == 2
+    assert total == round(manager.stats().load_seconds * 1e9) > 0
+    assert family("isp_cache_remote_outages_total")["sources-test",] == 0
     assert family("isp_cache_function_loads_total")["sources-test", "square:{number}"] == 2
     assert family("isp_cache_function_load_seconds_total")["sources-test", "square:{number}"] > 0
 
@@ -115,7 +119,11 @@ def test_a_breaker_tells_calls_and_state():
     assert [states["sources-gateway", state] for state in ("open", "closed", "half_open")] == [1, 0, 0]
     assert 0 < family("isp_circuit_breaker_retry_after_seconds")["sources-gateway",] <= 30
     assert 0 <= time.time() - family("isp_circuit_breaker_opened_at_seconds")["sources-gateway",] < 60
+    assert 0 <= family("isp_circuit_breaker_open_seconds")["sources-gateway",] < 60
+    assert family("isp_circuit_breaker_transitions_total")["sources-gateway", "closed", "open"] == 1
+    assert family("isp_circuit_breaker_failure_ratio")["sources-gateway",] == 1
     breaker.reset()
+    assert family("isp_circuit_breaker_transitions_total")["sources-gateway", "open", "closed"] == 1
     assert ("sources-gateway",) not in family("isp_circuit_breaker_opened_at_seconds")
 
 
