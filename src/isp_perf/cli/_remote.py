@@ -96,7 +96,7 @@ class Remote:
         Raises:
             OSError: nobody answers, or the figures are not for us.
         """
-        found = self.get("/performance/dashboard").get("performance")
+        found = self.get("/performance/dashboard?fresh=1").get("performance")
         if not isinstance(found, dict):
             raise OSError(
                 f"{self.url}/performance/dashboard shows no figures here: ask from its own machine, give --header "

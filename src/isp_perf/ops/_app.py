@@ -212,7 +212,8 @@ class OpsApp:
         """Answer with the application's own figures, from the cache, and with the page's for who may see the page."""
         body: dict[str, Any] = {"dashboard_stats": await self.dashboard.figures()}
         if self._auth is not None or is_local(scope):
-            frame = await self._live(_reach(scope)).frame()
+            live = self._live(_reach(scope))
+            frame = await (live.frame() if _query(scope).get("fresh") == ["1"] else live.recent())
             body["performance"] = {name: value for name, value in frame.picture.items() if name != "own"}
         return 200, body
 
@@ -240,8 +241,11 @@ def _form(path: str, scope: Scope) -> str:
 
 
 def _reach(scope: Scope) -> Reach:
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-    return "worker" if query.get("scope") == ["worker"] else "all"
+    return "worker" if _query(scope).get("scope") == ["worker"] else "all"
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope.get("query_string", b"").decode("latin-1"))
 
 
 def route_path(scope: Scope) -> str:

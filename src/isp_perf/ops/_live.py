@@ -153,6 +153,17 @@ class Live:
             return self._frame
         return await self._draw_once()
 
+    async def recent(self) -> Frame:
+        """Return the latest frame without waiting for a reading, and have a new one drawn if it is over a second old.
+
+        Where sampling was never started there is nothing recent, and a frame is drawn as ``frame`` does.
+        """
+        if self._frame is None or not self._kept:
+            return await self.frame()
+        if self._clock() - self._taken >= _FRESH:
+            self._woken.set()
+        return self._frame
+
     @contextmanager
     def watched(self) -> Generator[None]:
         """Count as a viewer within the block: frames come fast."""

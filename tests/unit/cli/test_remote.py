@@ -76,7 +76,7 @@ def test_what_is_no_header_is_refused_without_its_value(line):
 )
 def test_answers_that_help_nobody_are_one_line(answering, capsys, status, body, said):
     """Errors, other pages and other JSON are exit code 1 with the address and the reason."""
-    answering.answers["/performance/dashboard"] = status, body
+    answering.answers["/performance/dashboard?fresh=1"] = status, body
     for command in ("top", "doctor", "report"):
         assert main([command, answering.url]) == 1
         errors = capsys.readouterr().err

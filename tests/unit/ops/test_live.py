@@ -108,6 +108,21 @@ async def test_started_it_remembers_also_unwatched(service, live, monkeypatch):
     assert service.reads == reads
 
 
+async def test_who_asks_for_the_latest_never_waits(service, live, monkeypatch):
+    """Once started, the latest frame is answered at once, and an old one is drawn anew behind the answer's back."""
+    monkeypatch.setattr(_live, "_FRESH", 0.0)
+    assert (await live.recent()).number == 0
+    live.start()
+    await live.tick()
+    before = service.reads
+    latest = await live.recent()
+    assert service.reads == before
+    while (await live.tick()).number <= latest.number:
+        pass
+    assert service.reads > before
+    await live.aclose()
+
+
 async def test_a_reading_that_fails_is_logged_and_tried_again(service, live, fast, caplog):
     """Sampling survives an error, says its kind but not its text, and goes on when reading works again."""
     await live.frame()
