@@ -17,6 +17,7 @@ Direction = Literal["up", "down", "both"]
 
 _READ_BYTES = 65_536
 _START_TIMEOUT = 10.0
+_ENDING_TURNS = 100
 _ABORT_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 
 
@@ -155,6 +156,10 @@ class FaultProxy:
         await self._stopped.wait()
         server.close()
         self._reset_all()
+        for _ in range(_ENDING_TURNS):  # a handler that is cancelled with the loop would be reported as an error
+            if not self._links:
+                break
+            await asyncio.sleep(0.005)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
