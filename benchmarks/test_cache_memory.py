@@ -93,35 +93,33 @@ class Busy:
             last = now
 
 
-def mass_expiry(*, share: float) -> tuple[float, float]:
-    """Return how late the last of 100,000 entries left, and the longest stall of the computing main thread, in ms."""
+def mass_expiry(*, staying: int) -> tuple[float, float]:
+    """Return how late the last of 100,000 entries left, and the longest stall of the computing main thread, in ms.
+
+    ``staying``: entries of the same function that are not due.
+    """
     cache = CacheManager(max_entries=4 * MANY)
     ttl = 3.0
 
-    @cache.cached("m:{number}", ttl=600)
-    def keep(number: int) -> int:
+    @cache.cached("m:{number}", ttl=ttl)
+    def load(number: int) -> int:
         return number
 
-    @cache.cached("m2:{number}", ttl=ttl)
-    def leave(number: int) -> int:
-        return number
-
-    target = keep if share < 1 else leave
-    for number in range(int(MANY / share) - MANY):
-        keep(number)
-    site = next(site for site in cache._sites if site.function is leave.__wrapped__)
+    load(-1)
+    site = next(iter(cache._sites))
     local, hot = cache._engine.local, site.store.hot
-    due = monotonic() + ttl
     with local.lock:
+        for number in range(MANY, MANY + staying):
+            local.insert_locked(site.store, number, number, ttl=600, native=True)
+        due = monotonic() + ttl
         for number in range(MANY):
             local.keep_locked(site.store, number, number, due=due)
-    assert target is not None
     busy = Busy()
     busy.since = perf_counter() + (due - monotonic()) - 0.05
     gone = [0.0]
 
     def watch() -> None:
-        while hot:
+        while len(hot) > staying:
             time.sleep(0.001)
         gone[0] = monotonic()
         time.sleep(0.3)
@@ -143,11 +141,13 @@ def baseline_stall() -> float:
 
 def expiry_rows() -> list[Row]:
     rows: list[Row] = []
-    runs = [mass_expiry(share=1.0) for _ in range(3)]
     noise = statistics.median(baseline_stall() for _ in range(3))
-    rows.append(("100,000 due at once, busy: last one late, ms", statistics.median(late for late, _ in runs), 100, ""))
-    stall = statistics.median(stall for _, stall in runs)
-    rows.append(("100,000 due at once, busy: longest stall, ms", stall, 5, f"without any expiry {noise:.1f}"))
+    for staying in (0, MANY):
+        runs = [mass_expiry(staying=staying) for _ in range(3)]
+        of = "all of one function's entries" if not staying else "half of one function's entries"
+        late, stall = (statistics.median(figures) for figures in zip(*runs, strict=True))
+        rows.append((f"100,000 due at once, {of}, busy: last one late, ms", late, 100, ""))
+        rows.append(("  the longest stall of the busy thread, ms", stall, 5, f"without any expiry {noise:.1f}"))
     for busy, limit in ((False, 10), (True, 20)):
         late = sorted(lateness(busy=busy))
         text = f"median {late[len(late) // 2]:.1f}"
@@ -187,33 +187,39 @@ def lateness(*, busy: bool) -> list[float]:
 def insert_rows() -> list[Row]:
     rows: list[Row] = []
     for room in (10_000, MANY):
-        cache = CacheManager(max_entries=room)
-
-        @cache.cached("i:{number}", ttl=600)
-        def load(number: int) -> int:
-            return number
-
-        store, local = next(iter(cache._sites)).store, cache._engine.local
-        for number in range(room):
-            load(number)
-        worst = spent = 0.0
-        gc.collect()
-        for start in range(room, room + 1_000_000, 1000):
-            numbers = range(start, start + 1000)
-            due = monotonic() + 600
-            began, cpu = perf_counter(), time.thread_time()
-            for number in numbers:
-                local.lock.acquire()
-                local.keep_locked(store, number, number, due=due)
-                local.lock.release()
-            spent += time.thread_time() - cpu
-            worst = max(worst, perf_counter() - began)
-        rows.append((f"1,000,000 inserts into room for {room:,}: us of CPU each", spent, 2.5, ""))
-        pause = worst * 1e3 - spent
-        rows.append(
-            ("  the longest of 1,000 batches above the mean, ms", pause, 5, "collector on, other load included")
-        )
+        for collector in (False, True):
+            each, pause = inserts(room, collector=collector)
+            with_it = "on" if collector else "off"
+            if not collector:
+                rows.append((f"1,000,000 inserts into room for {room:,}: us of CPU each", each, 2.5, ""))
+            rows.append((f"  longest batch of 100 above the mean, collector {with_it}, ms of CPU", pause, 5, ""))
     return rows
+
+
+def inserts(room: int, *, collector: bool) -> tuple[float, float]:
+    """Return microseconds of CPU per insert, and the longest pause in ms."""
+    cache = CacheManager(max_entries=room)
+
+    @cache.cached("i:{number}", ttl=600)
+    def load(number: int) -> int:
+        return number
+
+    for number in range(3 * room):
+        load(number)
+    store, local = next(iter(cache._sites)).store, cache._engine.local
+    batches = []
+    gc.collect()
+    if not collector:
+        gc.disable()
+    for start in range(3 * room, 3 * room + 1_000_000, 100):
+        due, began = monotonic() + 600, time.thread_time()
+        for number in range(start, start + 100):
+            local.lock.acquire()
+            local.keep_locked(store, number, number, due=due)
+            local.lock.release()
+        batches.append(time.thread_time() - began)
+    gc.enable()
+    return statistics.mean(batches) * 1e4, (max(batches) - statistics.mean(batches)) * 1e3
 
 
 def start_rows() -> list[Row]:
