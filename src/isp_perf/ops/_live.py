@@ -28,7 +28,7 @@ _FASTEST: Final = 0.25  # seconds between frames while somebody watches
 _SLOWEST: Final = 2.0
 _UNWATCHED: Final = 10.0  # seconds between frames while nobody does
 _SHARE: Final = 0.01  # of one core that drawing and sending may take together
-_SENDING: Final = 80e-6  # seconds of work to send one frame to one viewer, server included
+_SENDING: Final = 100e-6  # seconds of work to send one frame to one viewer, server included
 _log = logging.getLogger("isp_perf.ops")
 
 
