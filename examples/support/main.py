@@ -101,8 +101,8 @@ if PERF:
     cached, breaker = isp_perf.cached, isp_perf.circuit_breaker
     EAGER = isp_perf.preload(Conversa, "cliente", "atendente", "mensagens", limit=LAST_MESSAGES)
     database = breaker("database", isp_perf.DATABASE_CIRCUIT_CONFIG)
-    inbox = cached("inbox:{agent}:{page}", ttl=300, l1_ttl=5, tags=("agent:{agent}",))(database(inbox))
-    profile = cached("user_profile:{customer}", ttl=1800, l1_ttl=5)(database(profile))
+    inbox = cached("inbox:{agent}:{page}", ttl=300, tags=("agent:{agent}",))(database(inbox))
+    profile = cached("user_profile:{customer}", ttl=1800)(database(profile))
     send_whatsapp_message = breaker("whatsapp_api", isp_perf.WHATSAPP_CIRCUIT_CONFIG)(send_whatsapp_message)
     suggest_answer = cached("answer:{hash}", ttl=3600)(breaker("ai_gemini", isp_perf.AI_CIRCUIT_CONFIG)(suggest_answer))
 

@@ -9,6 +9,7 @@ from isp_perf.cache._entry import FillingEntry, FillingTags, entry
 from isp_perf.cache._manager import CacheManager
 from isp_perf.cache._receipt import Receipt, WarmReport
 from isp_perf.cache._stats import CacheStats, CacheTally
+from isp_perf.cache._writing import WriteIntent
 
 if TYPE_CHECKING:
     from isp_perf.cache._blocking import SyncCacheManager
@@ -35,6 +36,7 @@ __all__ = [
     "SyncCacheManager",
     "SyncCached",
     "WarmReport",
+    "WriteIntent",
     "cache_manager",
     "cached",
     "entry",

@@ -5,7 +5,7 @@ asks seals its load when the order leaves: a later caller's question may have an
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from secrets import token_bytes
 from typing import Final, NamedTuple
@@ -40,14 +40,49 @@ class Reply(NamedTuple):
 
 
 class _Batch:
-    """The questions of one tick: wire key -> who asks, the versions they need, and what seals them."""
+    """The questions of one tick: wire key -> who asks beside the first, the versions needed, what seals the loads."""
 
-    __slots__ = ("asked", "names", "seals")
+    __slots__ = ("asked", "first", "names", "seals")
 
     def __init__(self) -> None:
         self.asked: dict[str, list[asyncio.Future[Reply | None]]] = {}
         self.names: dict[str, None] = {}
         self.seals: list[Callable[[], None]] = []
+        self.first = ""
+
+    def add(
+        self,
+        wire: str,
+        names: tuple[str, ...],
+        seal: Callable[[], None],
+        *,
+        asker: "asyncio.Future[Reply | None] | None" = None,
+    ) -> None:
+        """Take in a question; the first one has no future to be answered by."""
+        if asker is None:
+            self.first = wire
+        self.asked.setdefault(wire, []).extend(() if asker is None else (asker,))
+        self.names.update(dict.fromkeys(names))
+        self.seals.append(seal)
+
+    def lost(self, replies: Mapping[str, Reply]) -> list[str]:
+        """Return the keys whose lease may have been granted to nobody."""
+        return [
+            wire
+            for wire, askers in self.asked.items()
+            if (reply := replies.get(wire)) is None
+            or (reply.data is None and wire != self.first and all(future.done() for future in askers))
+        ]
+
+    def hand_out(self, replies: Mapping[str, Reply]) -> None:
+        """Give everybody the reply; of several who asked for one key the first gets the lease."""
+        for wire, askers in self.asked.items():
+            reply = replies.get(wire)
+            for future in askers:
+                if not future.done():
+                    future.set_result(reply)
+                    if reply is not None and reply.data is None:
+                        reply = reply._replace(data=held_bytes(reply.token))
 
 
 class Asker:
@@ -60,7 +95,6 @@ class Asker:
     def __init__(self, second: SecondLevel) -> None:
         self._second = second
         self._batches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Batch] = WeakKeyDictionary()
-        self._running: set[asyncio.Task[None]] = set()
 
     def ask(self, wire: str, names: tuple[str, ...], seal: Callable[[], None], *, tasks: bool) -> Steps:
         """Return what is under ``wire``, with the versions ``names``; ``None`` if the level failed."""
@@ -79,28 +113,33 @@ class Asker:
     async def _ask(self, wire: str, names: tuple[str, ...], seal: Callable[[], None]) -> Reply | None:
         loop = asyncio.get_running_loop()
         batch = self._batches.get(loop)
-        if batch is None:
-            batch = self._batches[loop] = _Batch()
-            loop.call_soon(self._send, loop, batch)
-        future: asyncio.Future[Reply | None] = loop.create_future()
-        batch.asked.setdefault(wire, []).append(future)
-        batch.names.update(dict.fromkeys(names))
-        batch.seals.append(seal)
-        return await future
+        if batch is not None:
+            future: asyncio.Future[Reply | None] = loop.create_future()
+            batch.add(wire, names, seal, asker=future)
+            return await future
+        batch = self._batches[loop] = _Batch()
+        batch.add(wire, names, seal)
+        # Whoever asks first in a tick asks for all of it. Cancelled, it sends the others back to ask again.
+        replies: dict[str, Reply] = {}
+        try:
+            try:
+                await asyncio.sleep(0)
+            finally:
+                del self._batches[loop]
+            replies = await self._send(batch)
+        finally:
+            own = replies.get(wire)
+            if own is not None and own.data is None:
+                replies[wire] = own._replace(data=held_bytes(own.token))
+            batch.hand_out(replies)
+        return own
 
-    def _send(self, loop: asyncio.AbstractEventLoop, batch: _Batch) -> None:
-        del self._batches[loop]
+    async def _send(self, batch: _Batch) -> dict[str, Reply]:
+        """Ask, and return the replies; leases that may have been granted to nobody are orphans."""
         for seal in batch.seals:
             seal()
-        task = loop.create_task(self._run(batch))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def _run(self, batch: _Batch) -> None:
-        """Ask, and hand out the replies; a lease whose asker is gone meanwhile is an orphan."""
-        second, token = self._second, token_bytes(16)
+        second, token, fresh = self._second, token_bytes(16), token_bytes(8)
         wires, names = tuple(batch.asked), tuple(batch.names)
-        fresh = token_bytes(8)
         orders = [
             Lease(wires[start : start + _MOST_KEYS], names, token, LEASE_SECONDS, fresh)
             for start in range(0, len(wires), _MOST_KEYS)
@@ -112,10 +151,8 @@ class Asker:
                 replies = self._replies(orders, answers)
         finally:
             with second.local.lock:
-                lost = [wire for wire, askers in batch.asked.items() if _lost(replies.get(wire), askers)]
-                second.orphan_locked(lost, token)
-            for wire, askers in batch.asked.items():
-                _hand_out(replies.get(wire), askers)
+                second.orphan_locked(batch.lost(replies), token)
+        return replies
 
     def _replies(self, orders: list[Lease], answers: list[Answer]) -> dict[str, Reply]:
         versions = dict(zip(orders[0].beside, answers[0].beside, strict=True))
@@ -126,17 +163,3 @@ class Asker:
             for order, answer in zip(orders, answers, strict=True)
             for wire, (data, left) in zip(order.keys, answer.found, strict=True)
         }
-
-
-def _hand_out(reply: Reply | None, askers: list["asyncio.Future[Reply | None]"]) -> None:
-    """Give everybody the reply; of several who asked for one key the first gets the lease."""
-    for future in askers:
-        if not future.done():
-            future.set_result(reply)
-            if reply is not None and reply.data is None:
-                reply = reply._replace(data=held_bytes(reply.token))
-
-
-def _lost(reply: Reply | None, askers: list["asyncio.Future[Reply | None]"]) -> bool:
-    """Return whether a lease may have been granted that nobody knows of."""
-    return reply is None or (reply.data is None and all(future.done() for future in askers))

@@ -20,6 +20,7 @@ from isp_perf._core.leases import LEASE_SECONDS, Finding, classify, keeps_readin
 from isp_perf._runtime.flights import Flight, TaskWaiter, ThreadWaiter
 from isp_perf.cache._ages import MISSING
 from isp_perf.cache._asking import Asker, Reply
+from isp_perf.cache._claim import Claim
 from isp_perf.cache._codec import UNTYPED_SHAPE
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine
@@ -28,7 +29,6 @@ from isp_perf.cache._remote import SICKNESS, Held, SecondLevel
 from isp_perf.typing import Fill, Lease, Put, Release, Replace, Swap
 
 __all__ = [
-    "Claim",
     "Flow",
     "abandon",
     "claimed",
@@ -48,84 +48,17 @@ _MOST_BYTES: Final = 8 << 20
 _draw: Final = SystemRandom().random
 
 
-class Claim:
-    """What one load may do.
-
-    Attributes:
-        found: the value in the remote level and the seconds it has left there; ``MISSING``: load.
-        joins: the load of this process that holds the lease: its outcome is the answer.
-        token: the lease to fill with; ``None``: store nothing in the remote level.
-        versions: versions of what the value depends on, from before the load.
-        mark: stands while nobody changed the key; ``None``: the local level may not keep the value, or need not ask.
-        watch: stands while nobody changed the versions.
-        past: the remote level is out of use.
-        tags: of what was found.
-        wire: the key that is leased instead of the value's own, for an early refresh.
-        seen: digest of the value that an early refresh replaces.
-    """
-
-    __slots__ = ("found", "joins", "mark", "past", "seen", "tags", "token", "versions", "watch", "wire")
-
-    found: Any
-    joins: Flight | None
-    mark: Mark | None
-    past: bool
-    seen: str
-    tags: frozenset[str]
-    token: bytes | None
-    versions: Mapping[str, bytes]
-    watch: Mark | None
-    wire: str
-
-    def __init__(
-        self,
-        *,
-        token: bytes | None = None,
-        versions: Mapping[str, bytes] | None = None,
-        mark: Mark | None = None,
-        watch: Mark | None = None,
-        found: Any = MISSING,
-        joins: Flight | None = None,
-        past: bool = False,
-    ) -> None:
-        self.found = found
-        self.joins = joins
-        self.token = token
-        self.versions = {} if versions is None else versions
-        self.mark = mark
-        self.watch = watch
-        self.past = past
-        self.tags = frozenset()
-        self.seen = self.wire = ""
-
-    def mark_again_locked(self, second: SecondLevel, wire: str) -> None:
-        """Mark the key anew before it is filled.
-
-        Our own lease was news too. An accepted fill proves that nobody touched the key up to it.
-        """
-        if self.mark is not None:
-            second.marks.lift_locked(self.mark)
-            self.mark = second.marks.set_locked((wire,))
-
-    def lift_locked(self, second: SecondLevel) -> None:
-        """Take the marks away: the local level will not keep the value."""
-        for mark in (self.mark, self.watch):
-            if mark is not None:
-                second.marks.lift_locked(mark)
-        self.mark = self.watch = None
-
-
 def claimed(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow:
     """Return what this load may do, having asked the remote level."""
     second, asker = engine.second, engine.asker
     if second is None or asker is None or call.source.local_only:
         return Claim()
-    wire = second.wire(call.key())
+    asking = _Asking(engine, second, asker, call=call, flight=flight, reload=reload)
+    wire = asking.wire
     held = second.held.get(wire)
     if held is not None and held.flight is flight:  # taken over from a leader that was cancelled
         return held.claim
     second.trust.narrow(call.source.policy.bound)
-    asking = _Asking(engine, second, asker, call=call, flight=flight, reload=reload)
     while second.ready:
         claim = yield from asking.once()
         if claim is not None:
@@ -217,7 +150,7 @@ class _Asking:
         return None
 
     def _value(self, data: bytes, reply: Reply) -> Flow:
-        opened = contents_of(self.second, self.call, data, versions=reply.versions)
+        opened = contents_of(self.second, self.call, data, wire=self.wire, versions=reply.versions)
         if isinstance(opened, Rejection):
             return (yield from self._rejected(opened, data, reply))
         value = decoded(self.call, opened)
@@ -267,10 +200,12 @@ def _sha1(data: bytes) -> str:
     return sha1(data, usedforsecurity=False).hexdigest()
 
 
-def contents_of(second: SecondLevel, call: Call, data: bytes, *, versions: Mapping[str, bytes]) -> Contents | Rejection:
-    """Return what the envelope ``data`` holds, or why it is not believed."""
+def contents_of(
+    second: SecondLevel, call: Call, data: bytes, *, wire: str, versions: Mapping[str, bytes]
+) -> Contents | Rejection:
+    """Return what the envelope ``data`` under the key ``wire`` holds, or why it is not believed."""
     shape = getattr(call.source.codec, "shape", UNTYPED_SHAPE)
-    opened = second.sealer.open(second.wire(call.key()), data, shape=shape)
+    opened = second.sealer.open(wire, data, shape=shape)
     if isinstance(opened, Rejection):
         return opened
     tags = {tag: versions.get(second.tag_name(tag), b"") for tag in opened.tags}

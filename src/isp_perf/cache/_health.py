@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from isp_perf.typing import Observer
 
-__all__ = ["Condition", "Tally"]
+__all__ = ["Tally", "Condition"]
 
 _log: Final = logging.getLogger("isp_perf.cache")
 State = Literal["up", "down", "recovering"]
@@ -17,7 +17,7 @@ State = Literal["up", "down", "recovering"]
 
 @dataclass(slots=True)
 class Tally:
-    """What the protocol counted.
+    """What the protocol with the remote level counted since the start.
 
     Attributes:
         errors: failures of the remote level by kind.

@@ -8,8 +8,9 @@ from isp_perf._core.envelope import Contents, tags_in
 from isp_perf._core.leases import LEASE_SECONDS, Finding, classify
 from isp_perf._runtime.flights import Flight
 from isp_perf.cache._ages import MISSING
+from isp_perf.cache._claim import Claim
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._exchange import Claim, Flow, contents_of, decoded, rest_of, sealed, stored_there
+from isp_perf.cache._exchange import Flow, contents_of, decoded, rest_of, sealed, stored_there
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.typing import Answer, Lease, Put, Read
 
@@ -90,7 +91,7 @@ class _Reading:
 
     def _open(self, key: str, data: bytes, left: float | None, *, versions: Mapping[str, bytes]) -> None:
         call, claim = self._calls[key], self._claims[key]
-        contents = contents_of(self._second, call, data, versions=versions)
+        contents = contents_of(self._second, call, data, wire=self._second.wire(key), versions=versions)
         if not isinstance(contents, Contents):
             self._second.tally.count_rejected(contents.value, skew=contents.skew)
             return

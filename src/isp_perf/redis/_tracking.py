@@ -115,18 +115,47 @@ async def _replies(link: Link, lane: Lane, commands: Sequence[Command], *, withi
 
 async def _waited(future: "asyncio.Future[list[Any]]", link: Link, lane: Lane, *, within: float) -> list[Any]:
     """Wait while bytes come in, or until our own loop has had its chance to read them."""
-    loop = lane.loop
-    give_up = loop.time() + max(1.0, within)
-    due = loop.time() + within
-    while True:
-        await asyncio.wait((future,), timeout=due - loop.time())
-        if future.done():
-            return future.result()
-        now = loop.time()
-        late = now - due > within * _LATE_SHARE
-        if now >= give_up or not (late or now - link.progress_at < within):
-            raise TimedOutMaybeExecutedError(f"{_NAME} on {lane.node}: sent, no answer within {within:.3f} s")
-        due = now + within
+    watch = _Watch(future, link, lane.node, within=within)
+    try:
+        return await future
+    finally:
+        watch.end()
+
+
+class _Watch:
+    """Ends the wait for replies when nothing was heard for too long.
+
+    Args:
+        future: who waits.
+        link: where the replies come from.
+        node: the server, for the message.
+        within: seconds without a byte.
+    """
+
+    __slots__ = ("_due", "_future", "_give_up", "_link", "_node", "_timer", "_within")
+
+    def __init__(self, future: "asyncio.Future[list[Any]]", link: Link, node: str, *, within: float) -> None:
+        self._future, self._link, self._node, self._within = future, link, node, within
+        now = link.loop.time()
+        self._give_up = now + max(1.0, within)
+        self._due = now + within
+        self._timer = link.loop.call_at(self._due, self._look)
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if self._future.done():
+            return
+        now, within = self._link.loop.time(), self._within
+        late = now - self._due > within * _LATE_SHARE
+        if now < self._give_up and (late or now - self._link.progress_at < within):
+            self._due = now + within
+            self._timer = self._link.loop.call_at(self._due, self._look)
+            return
+        text = f"{_NAME} on {self._node}: sent, no answer within {within:.3f} s"
+        self._future.set_exception(TimedOutMaybeExecutedError(text))
 
 
 class TrackedChannel:
