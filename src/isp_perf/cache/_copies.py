@@ -26,10 +26,11 @@ _ATOMS: Final = frozenset(
 
 def own(value: Any) -> Any:
     """Return a copy of ``value`` that shares nothing that can change with it."""
-    if value.__class__ in _ATOMS:
+    kind = value.__class__
+    if kind in _ATOMS:
         return value
     try:
-        return _copied(value)
+        return _COPIERS[kind](value)
     except RecursionError:  # it contains itself
         return deepcopy(value)
 
@@ -39,10 +40,7 @@ def handed_out(policy: CachePolicy, value: Any) -> Any:
     return own(value) if policy.isolate == "copy" else value
 
 
-def _copied(value: Any) -> Any:
-    copier = _COPIERS.get(value.__class__)
-    if copier is not None:
-        return copier(value)
+def _other(value: Any) -> Any:
     return value if _is_flat(value) else deepcopy(value)
 
 
@@ -56,11 +54,11 @@ def _is_flat(value: Any) -> bool:
 
 
 def _list(value: list[Any]) -> list[Any]:
-    return [each if each.__class__ in _ATOMS else _copied(each) for each in value]
+    return [each if (kind := each.__class__) in _ATOMS else _COPIERS[kind](each) for each in value]
 
 
 def _dict(value: dict[Any, Any]) -> dict[Any, Any]:
-    return {key: each if each.__class__ in _ATOMS else _copied(each) for key, each in value.items()}
+    return {key: each if (kind := each.__class__) in _ATOMS else _COPIERS[kind](each) for key, each in value.items()}
 
 
 def _tuple(value: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -68,17 +66,18 @@ def _tuple(value: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _set(value: set[Any]) -> set[Any]:
-    return {each if each.__class__ in _ATOMS else _copied(each) for each in value}
+    return {each if (kind := each.__class__) in _ATOMS else _COPIERS[kind](each) for each in value}
 
 
 def _frozenset(value: frozenset[Any]) -> frozenset[Any]:
     return value if all(each.__class__ in _ATOMS for each in value) else frozenset(_set(set(value)))
 
 
-_COPIERS: Final[dict[type, Callable[[Any], Any]]] = {
-    list: _list,
-    dict: _dict,
-    tuple: _tuple,
-    set: _set,
-    frozenset: _frozenset,
-}
+class _Copiers(dict[type, Callable[[Any], Any]]):
+    """By type; what is not in it is copied by ``deepcopy``."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], Any]:
+        return _other
+
+
+_COPIERS: Final = _Copiers({list: _list, dict: _dict, tuple: _tuple, set: _set, frozenset: _frozenset})
