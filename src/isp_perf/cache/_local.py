@@ -403,7 +403,7 @@ class LocalLevel:
                 moment.group.close_locked(moment)
                 due += moment.items
                 moment.items = []
-            plain = [entry for entry in due[:_REMEMBERED] if entry.home and not isinstance(entry, StagedEntry)]
+            plain = [entry for entry in due[-_REMEMBERED:] if entry.home and not isinstance(entry, StagedEntry)]
             self.departures.note_all((entry.home.mark(entry.slot) for entry in plain), EXPIRED)
         in_slices(self.lock, rest, self._hide_locked)
         in_slices(self.lock, due, self._retire_locked)
