@@ -1,8 +1,11 @@
 """Values become bytes and come back as they were, or are refused; nothing foreign is run or inflated."""
 
+import json
 import pickle
 import random
+import shutil
 import struct
+import subprocess
 import sys
 import zlib
 from collections import OrderedDict
@@ -405,3 +408,18 @@ def test_payloads_are_plain_messagepack():
     codec = codec_for(lambda: 0, None)
     assert msgspec.msgpack.decode(codec.encode({"id": 1, "name": "ana"})) == {"id": 1, "name": "ana"}
     assert MsgpackCodec(Address).encode(Address("a", 2)) == b"\x82\xa6street\xa1a\xa6number\x02"
+
+
+def test_other_languages_read_our_payloads():
+    """Node's msgpackr reads a payload as we wrote it."""
+    program = (
+        "const {unpack} = require('msgpackr');"
+        "process.stdout.write(JSON.stringify(unpack(Buffer.from(process.argv[1], 'hex'))))"
+    )
+    value = {"id": 2**40, "names": ["ana", "é"], "plan": {"speed": 1.5, "paid": True, "until": None}}
+    data = MsgpackCodec(dict[str, Any]).encode(value)
+    node = shutil.which("node")
+    done = node and subprocess.run([node, "-e", program, data.hex()], capture_output=True, check=False, timeout=30)
+    if not done or b"Cannot find module" in done.stderr:
+        pytest.skip("node with msgpackr is not installed (npm install msgpackr, NODE_PATH)")
+    assert json.loads(done.stdout) == value
