@@ -164,6 +164,7 @@ def test_queries_tell_statements_and_findings():
     class Watch:
         class stats:
             statements, nanoseconds, n_plus_one, repeated_read, write_loop, over_budget = 7, 2_500_000_000, 1, 2, 3, 4
+            batches, peers = 5, 60
 
         sites = {("n_plus_one", "Conversa.mensagens", "/home/somebody/support/main.py", 41): 5}
 
@@ -178,6 +179,8 @@ def test_queries_tell_statements_and_findings():
         "write_loop": 3,
     }
     assert columns["isp_queries_over_budget_total"].values == [4]
+    assert columns["isp_queries_batches_total"].values == [5]
+    assert columns["isp_queries_preloaded_total"].values == [60]
     sites = columns["isp_queries_site_findings_total"].by_key()
     assert sites == {("n_plus_one", "Conversa.mensagens", "support/main.py:41"): 5}
 
