@@ -268,6 +268,11 @@ class Listener(Protocol):
 class BlockingChannel(Protocol):
     """The blocking twin of ``Channel``."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, by itself or with its level, so that it will never work again."""
+        ...
+
     def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
         """Carry out ``orders`` in one round trip, ``within`` so many seconds (> 0), and return their answers."""
         ...
@@ -282,6 +287,11 @@ class Channel(Protocol):
 
     A change that the server made before it answered an order is reported before that answer is returned.
     """
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, by itself or with its level, so that it will never work again."""
+        ...
 
     async def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
         """Carry out ``orders`` in one round trip, ``within`` so many seconds (> 0), and return their answers."""

@@ -36,6 +36,20 @@ async def until(condition, seconds=5.0):
     raise TimeoutError
 
 
+async def test_a_closed_pool_is_no_outage(redis_url, caplog):
+    """Closing the pool ends the channel without a word; the next use opens another one."""
+    async with RedisPool(redis_url) as pool:
+        cache = CacheManager(redis=pool)
+        read = Truth().cached(cache)
+        await read("k")
+        await pool.aclose()
+        await asyncio.sleep(0.05)
+        assert caplog.records == []
+        assert await read("k") == await read("k") == 0
+        assert (cache.health().l2, cache.health().channel) == ("up", "tracking")
+        await cache.aclose()
+
+
 class Truth:
     """A database of one value per key, read slowly."""
 

@@ -54,7 +54,8 @@ class Home:
     @property
     def gone(self) -> bool:
         """Whether nothing can be heard here any more."""
-        return self.closed or self.forked or (self.loop is not None and self.loop.is_closed())
+        ended = self.closed or self.forked or self.channel.closed
+        return ended or (self.loop is not None and self.loop.is_closed())
 
     def serves(self, *, tasks: bool) -> bool:
         """Return whether the running task or thread may use the channel itself."""

@@ -34,7 +34,7 @@ _draw: Final = SystemRandom().random
 def keep(second: "ref[SecondLevel]", home: Home) -> Steps:
     """Tend the remote level of a manager until the manager or the channel is gone."""
     beat = _Beat()
-    while not home.closed:
+    while not home.gone:
         level = second()
         if level is None:
             home.close()
@@ -103,7 +103,7 @@ def _ask(second: SecondLevel, home: Home, orders: Sequence[Order]) -> Steps:
     try:
         answers = yield partial(home.channel.perform, orders, within=_PATIENCE)
     except SICKNESS as error:
-        if not home.closed:
+        if not home.gone:
             second.failed(error)
         return None
     with second.local.lock:

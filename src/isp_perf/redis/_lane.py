@@ -135,6 +135,11 @@ class Lane:
                 raise TimedOutNotSentError(text, self.retry_after()) from self.down
         return self.link
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was closed for good, as with its pool."""
+        return self._ended
+
     def retry_after(self) -> float:
         """Return the seconds until the next connection attempt."""
         return max(0.0, self.retry_at - self.loop.time())

@@ -235,6 +235,11 @@ class TrackedChannel:
         retry = replace(self._states.settings.retry, maximum=_LONGEST_RETRY)
         return state.open_lane("tracking", hooks, retry=retry)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, by itself or with its pool."""
+        return self._closed or (self._lane is not None and self._lane.ended)
+
     def close(self) -> None:
         """End the link."""
         self._closed = True
@@ -307,6 +312,7 @@ class BlockingTrackedChannel:
         self._listener = listener
         self._tracks = settings.protocol > _RESP2
         self._ever = False
+        self._closed = False
         self._combiner = Combiner(
             self._open,
             check_after=0,
@@ -325,8 +331,14 @@ class BlockingTrackedChannel:
         finally:
             self._ever = True
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
     def close(self) -> None:
         """End the connection."""
+        self._closed = True
         self._combiner.close()
 
     def _open(self, seconds: float) -> Any:

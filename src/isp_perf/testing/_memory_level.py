@@ -193,6 +193,7 @@ class _BlockingLevel:
     def __init__(self, server: _Server, listener: tuple[str, Listener] | None = None) -> None:
         self._server = server
         self._listener = listener
+        self._closed = False
 
     def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
         """Carry out ``orders``; ``within`` means nothing in memory."""
@@ -210,8 +211,14 @@ class _BlockingLevel:
         """Return a channel."""
         return _BlockingLevel(self._server, (prefix, listener))
 
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
     def close(self) -> None:
         """Hear no more."""
+        self._closed = True
         listener = self._listener
         if listener is not None and listener in self._server.listeners:
             self._server.listeners.remove(listener)
@@ -227,6 +234,10 @@ class _TaskChannel:
     def __init__(self, level: "MemoryLevel", channel: _BlockingLevel) -> None:
         self._level = level
         self._channel = channel
+
+    @property
+    def closed(self) -> bool:
+        return self._channel.closed
 
     async def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
         await self._level.arrive(orders)
