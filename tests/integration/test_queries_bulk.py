@@ -195,7 +195,7 @@ async def test_async_sources_counting_and_cancellation(postgres_url):
     reached = asyncio.Event()
 
     async def rows(stop):
-        for k in range(1000):
+        for k in range(1800):
             if k == stop:
                 reached.set()
                 await asyncio.sleep(60)
@@ -203,7 +203,7 @@ async def test_async_sources_counting_and_cancellation(postgres_url):
 
     async with AsyncSession(engine) as session:
         with count_queries() as queries:
-            assert (await bulk_insert(session, Tudo, rows(None), chunk=400)).inserted == 1000
+            assert (await bulk_insert(session, Tudo, rows(None), chunk=600)).inserted == 1800
         assert sum(entry.count for entry in queries.statements if entry.text.startswith("COPY")) == 3
         await session.rollback()
     handle.remove()

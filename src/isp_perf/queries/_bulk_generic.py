@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress, count
-from operator import not_
+from operator import itemgetter, not_
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import sqlite
 
 from isp_perf.queries._bulk_rows import Group, Layout, Target
-from isp_perf.queries._compat_rows import many_call
+from isp_perf.queries._compat_rows import many_call, plain_order
 from isp_perf.queries._keys import asked_for
 
 __all__ = ["PART", "Generic", "Outcome", "found_rows", "set_of"]
@@ -60,10 +60,30 @@ class Generic:
 
     def insert(self, group: Group) -> Outcome:
         """Add the rows of a group."""
+        if not group.layout.defaults and self._insert_as_given(group):
+            return Outcome(inserted=len(group))
         group.fill(group.layout.defaults)
         statement = insert(self.target.table).values(self._values(group.columns) | self._sql(group.layout.expressions))
         self._execute(statement, group.columns)
         return Outcome(inserted=len(group))
+
+    def _insert_as_given(self, group: Group) -> bool:
+        """Insert rows whose values are what the driver takes, without taking them apart; whether they were."""
+        dialect, names = self.connection.dialect, group.layout.names
+        if dialect.name != "sqlite" or len(group) <= _FEW or len(names) == 1:
+            return False
+        statement = insert(self.target.table).values(self._values(names) | self._sql(group.layout.expressions))
+        compiled = statement.compile(dialect=dialect)
+        order = plain_order(compiled)
+        if order is None or set(order) != {_NAME + name for name in names}:
+            return False
+        take = itemgetter(*(name.removeprefix(_NAME) for name in order))
+        self.connection.exec_driver_sql(str(compiled), list(map(take, group.rows)), PART)
+        return True
+
+    def keyed(self, group: Group) -> bool:
+        """Whether the keys of rows that are added are known, or made known, before they are."""
+        return set(self.target.primary_key) <= set(group.layout.names)
 
     def update(self, group: Group) -> Outcome:
         """Change the rows of a group, found by their keys."""

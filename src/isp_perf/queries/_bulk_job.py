@@ -119,18 +119,26 @@ class Job:
                 self.outcome.add(writer.insert(group))
             return
         rows: list[Any] = [None] * size
-        columns = self.target.columns
-        statement = insert(self.target.table)
-        returning = statement.returning(*(columns[name] for name in self.returning), sort_by_parameter_order=True)
         for group in groups:
-            group.fill(group.layout.defaults)
-            names = [columns[name].key for name in group.columns]
-            values = [dict(zip(names, row, strict=True)) for row in zip(*group.columns.values(), strict=True)]
-            found = writer.connection.execute(returning, values, execution_options=PART).all()
-            for place, row in zip(group.places, found, strict=True):
-                rows[place] = self.record(row)
-            self.outcome.inserted += len(group)
+            for place, row in zip(group.places, self._inserted(writer, group), strict=True):
+                rows[place] = row
         self.rows += rows
+
+    def _inserted(self, writer: Generic, group: Group) -> list[Any]:
+        """Add the rows of a group and return what is asked for of each."""
+        if writer.keyed(group):
+            self.outcome.add(writer.insert(group))
+            return self._fetched(writer, group.keys(self.target.primary_key))
+        names = self.returning or ()
+        columns = self.target.columns
+        group.fill(group.layout.defaults)
+        statement = insert(self.target.table)
+        returning = statement.returning(*(columns[name] for name in names), sort_by_parameter_order=True)
+        keys = [columns[name].key for name in group.columns]
+        values = [dict(zip(keys, row, strict=True)) for row in zip(*group.columns.values(), strict=True)]
+        found = writer.connection.execute(returning, values, execution_options=PART).all()
+        self.outcome.inserted += len(group)
+        return list(map(self.record, found))
 
     def _refuse(self, group: Group) -> None:
         """Check that rows have what the statement needs.

@@ -37,10 +37,10 @@ __all__ = ["PostgreSQL"]
 _NAME = "isp_v_"
 _numbers = count(1)
 
-_COPY_FROM = {"asyncpg": 200, "psycopg": 100, "psycopg_async": 300}
+_COPY_FROM = {"asyncpg": 500, "psycopg": 300, "psycopg_async": 500}
 """Rows from which on an INSERT is a COPY."""
 
-_STAGE_FROM = {"asyncpg": 4000, "psycopg": 1000, "psycopg_async": 2000}
+_STAGE_FROM = {"asyncpg": 4000, "psycopg": 700, "psycopg_async": 2000}
 """Rows from which on other statements take their rows from a temporary table."""
 
 
@@ -76,6 +76,23 @@ class PostgreSQL(Generic):
         else:
             self._execute_on(self._inserting(insert(self.target.table), group), group)
         return Outcome(inserted=len(group))
+
+    def keyed(self, group: Group) -> bool:
+        """Whether keys are known; those of a sequence are drawn from it before the rows are added."""
+        if super().keyed(group):
+            return True
+        table, counted = self.target.table, self.target.table.autoincrement_column
+        if len(self.target.primary_key) != 1 or counted is None or not group.layout.plain:
+            return False
+        if counted.identity is not None and counted.identity.always:
+            return False
+        quote = self.connection.dialect.identifier_preparer.format_table
+        names = {"isp_t": quote(table), "isp_c": counted.name, "isp_n": len(group)}
+        drawn = list(self.connection.execute(_DRAWN, names, execution_options=PART).scalars())
+        if None in drawn:
+            return False
+        group.columns[self.target.primary_key[0]] = drawn
+        return True
 
     def upsert(self, group: Group) -> Outcome:
         """Add the rows of a group, or change those whose keys are there; no key comes twice in the group."""
@@ -186,4 +203,8 @@ class PostgreSQL(Generic):
 
 
 _IS_NEW: Any = cast("Any", literal_column("xmax = 0"))
+_DRAWN = text(
+    "SELECT nextval(CAST(pg_get_serial_sequence(CAST(:isp_t AS TEXT), CAST(:isp_c AS TEXT)) AS regclass))"
+    " FROM generate_series(1, :isp_n)"
+)
 _WRITTEN = {"literal_binds": True}

@@ -205,9 +205,6 @@ class Group:
         places: their numbers within the chunk.
     """
 
-    __slots__ = ("columns", "layout", "places", "rows")
-
-    columns: dict[str, list[Any]]
     layout: Layout
     places: Sequence[int]
     rows: Sequence[Mapping[str, Any]]
@@ -216,7 +213,11 @@ class Group:
         self.layout = layout
         self.rows = rows
         self.places = places
-        self.columns = {name: list(map(itemgetter(name), rows)) for name in layout.names}
+
+    @cached_property
+    def columns(self) -> dict[str, list[Any]]:
+        """The values of each attribute, in the order of the rows."""
+        return {name: list(map(itemgetter(name), self.rows)) for name in self.layout.names}
 
     def __len__(self) -> int:
         return len(self.places)
@@ -238,6 +239,9 @@ class Group:
         return Group(self.layout, [self.rows[index] for index in kept], [self.places[index] for index in kept])
 
 
+_names_in: Callable[[Any], tuple[str, ...]] = tuple
+
+
 def groups_of(target: Target, chunk: Sequence[Any], start: int, *, nulls: bool) -> list[Group]:
     """Return the rows of a chunk by the attributes they name.
 
@@ -254,10 +258,10 @@ def groups_of(target: Target, chunk: Sequence[Any], start: int, *, nulls: bool) 
     if set(map(type, rows)) != {dict}:
         make = as_mapping(target)
         rows = [make(row, start + place) for place, row in enumerate(rows)]
-    shapes: set[tuple[str, ...]] = {tuple(row) for row in rows}
+    shapes = set(map(_names_in, rows))
     if len(shapes) == 1:
         group = Group(target.layout(shapes.pop(), start), rows, range(len(rows)))
-        if nulls or not any(None in group.columns[name] for name in group.layout.optional):
+        if nulls or not any(None in map(itemgetter(name), rows) for name in group.layout.optional):
             return [group]
     return _sorted(target, rows, start, nulls=nulls)
 

@@ -24,6 +24,7 @@ __all__ = [
     "options_on",
     "order_clauses",
     "orm_hooks",
+    "plain_order",
     "raw_result",
     "rows_of",
     "statement_key",
@@ -210,6 +211,11 @@ def many_call(compiled: Any, columns: Any) -> tuple[str, Any]:
         values = columns[name] if name in columns else [constants[name]] * size
         found.append(map(processors[name], values) if name in processors else values)
     return compiled.string, list(zip(*found, strict=True))
+
+
+def plain_order(compiled: Any) -> list[str] | None:
+    """Return the parameters of a compiled statement by position; ``None`` if values are converted on their way."""
+    return None if _bind_processors(compiled) else list(compiled.positiontup)
 
 
 _watchers = attrgetter("_has_events", "engine._has_events", "dialect._has_events", "_echo", "_execution_options")
