@@ -19,6 +19,7 @@ _USELESS_HIT_RATIO: Final = 0.1
 _SLOW_P50: Final = 0.1  # seconds
 _ERRORS: Final = 0.01
 _SLOW_STATEMENT: Final = 0.02  # seconds
+_LATE: Final = 0.1  # seconds
 _GC_SHARE: Final = 0.05
 _QUEUE: Final = 100
 _NOT_ENCODED: Final = 0.5
@@ -164,6 +165,10 @@ def _redis_limits(figures: Picture) -> Iterator[Advice]:
 
 
 def _process(picture: Picture) -> Iterator[Advice]:
+    late = picture["process"]["loop_lag_p99_seconds"]
+    if late is not None and late >= _LATE:
+        fix = "move what computes or waits in between into a thread (asyncio.to_thread)"
+        yield Advice("runtime", "event loop", f"{duration(late)} late for one call in a hundred", fix)
     pause = picture["process"]["gc_pause_ratio"]
     if pause is not None and pause >= _GC_SHARE:
         fix = "call gc.freeze() after the start and raise gc.set_threshold"

@@ -51,11 +51,14 @@ def picture(now: Snapshot, before: Snapshot, seconds: float) -> dict[str, Any]:
 
 
 def savings(now: Snapshot) -> dict[str, float]:
-    """Return what did not have to be done since the start: seconds of loads, bytes, round trips and calls."""
+    """Return what did not have to be done since the start: loads and their time, statements, bytes, trips, calls."""
     results = grouped(now, "isp_cache_gets_total", "result")
     return {
         "load_seconds": _saved_seconds(now),
         "loads": results.get("hit", 0) + now.get("isp_cache_coalesced_waiters_total").total(),
+        "statements": max(
+            0, now.get("isp_queries_preloaded_total").total() - now.get("isp_queries_batches_total").total()
+        ),
         "bytes": now.get("isp_compression_saved_bytes_total").total(),
         "round_trips": now.get("isp_redis_round_trips_saved_total").total(),
         "calls": now.get("isp_circuit_breaker_not_permitted_total").total(),
@@ -345,9 +348,12 @@ def _workers(now: Snapshot) -> list[dict[str, Any]]:
 
 
 def _process(window: _Window) -> dict[str, Any]:
+    lag = [quantile(cells[:-1], 0.99) for cells in window.cells("isp_loop_lag_seconds").values()]
+    late = [value / _NANOSECONDS for value in lag if value is not None]
     resident = window.now.get("isp_process_resident_memory_bytes").values
     return {
         "resident_bytes": int(sum(resident)) if resident else None,
+        "loop_lag_p99_seconds": round(max(late), 9) if late else None,
         "gc_pause_ratio": window.grew("isp_gc_pause_seconds_total"),
         "self_overhead_ratio": window.grew("isp_self_overhead_seconds_total"),
     }

@@ -111,6 +111,7 @@ def _saved(draft: Draft, saved: Picture) -> None:
     figures = (
         ("of waiting for loads", duration(saved["load_seconds"])),
         ("loads not made", count(saved["loads"])),
+        ("database statements", count(saved["statements"])),
         ("not sent", size(saved["bytes"])),
         ("round trips to Redis", count(saved["round_trips"])),
         ("calls to services that were down", count(saved["calls"])),
@@ -284,6 +285,7 @@ def _process_facts(picture: Picture) -> list[tuple[str, str]]:
     process, queries = picture["process"], picture["queries"]
     return [
         ("Memory of all workers", size(process["resident_bytes"])),
+        ("Event loop late (p99)", duration(process["loop_lag_p99_seconds"])),
         ("Garbage collector", percent(process["gc_pause_ratio"])),
         ("Cost of these figures", percent(process["self_overhead_ratio"])),
         ("Requests in flight", count(picture["requests"]["in_flight"])),

@@ -71,6 +71,7 @@ def test_an_idle_and_a_healthy_service_get_none():
         ({"redis": {"queued": 500, "timeouts": {}}}, "redis", "500 commands"),
         ({"redis": {"timeouts": {"server": 3, "queue": 0}}}, "redis", "3 in server"),
         ({"process": {"gc_pause_ratio": 0.2}}, "runtime", "20.0 %"),
+        ({"process": {"loop_lag_p99_seconds": 0.25}}, "runtime", "250 ms late"),
         ({"workers": [{"worker": "1", "age_seconds": 9.0}, {"worker": "2", "age_seconds": 0.0}]}, "runtime", "1 of 2"),
     ],
 )

@@ -100,6 +100,17 @@ def test_a_cache_stands_with_its_reasons_and_its_outlook():
     assert (row["double_size_hit_ratio"], row["half_size_hit_ratio"]) == (0.95, None)
 
 
+def test_the_loop_s_lag_and_the_statements_not_sent():
+    """The process tells how late its event loop is; loads answered for several objects are statements not sent."""
+    registry = MetricRegistry()
+    HttpMetrics(registry).lag.observe(0.2)
+    shown = picture(registry.collect("worker"), EMPTY, 5.0)
+    assert shown["process"]["loop_lag_p99_seconds"] == pytest.approx(0.2, rel=0.0625)
+    series = {"isp_queries_preloaded_total": {(): 40}, "isp_queries_batches_total": {(): 3}}
+    now = Snapshot({name: column(_from_queries, name, given) for name, given in series.items()})
+    assert savings(now)["statements"] == 37
+
+
 def test_reads_without_a_function_save_time_too():
     """Hits and loads of get_or_set count with their own mean, beside those of cached functions."""
     now = cache_snapshot(90, 10, seconds=2.0)
