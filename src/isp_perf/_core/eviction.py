@@ -105,7 +105,7 @@ class EvictionQueue:
         """Take in a new entry, whose ``home`` is set, and return the one that has to leave for it."""
         leaving = self.evict() if self.small_live + self.main_live >= self.capacity else None
         if self._ghost:
-            mark = hash(entry.slot) ^ entry.home.salt
+            mark = hash(entry.slot) + entry.home.salt
             if mark in self._ghost:
                 self._revive(mark)
                 entry.mark = 0
@@ -127,12 +127,12 @@ class EvictionQueue:
         leaving = small[0]
         if leaving.hits > 1 or leaving.home is None:
             return self.insert(entry)
-        mark = hash(entry.slot) ^ entry.home.salt
+        mark = hash(entry.slot) + entry.home.salt
         if mark in ghost:
             return self.insert(entry)
         small.popleft()
         small.append(entry)
-        mark = hash(leaving.slot) ^ leaving.home.salt
+        mark = hash(leaving.slot) + leaving.home.salt
         ghost.add(mark)
         self._order.append(mark)
         if len(ghost) > self._ghost_size:
@@ -161,7 +161,7 @@ class EvictionQueue:
                 continue
             self.small_live -= 1
             if entry.hits <= 1:
-                self._remember(hash(entry.slot) ^ entry.home.salt)
+                self._remember(hash(entry.slot) + entry.home.salt)
                 return entry
             entry.mark = entry.hits
             self._main.append(entry)

@@ -93,7 +93,7 @@ class Store:
         shadowed: whether something was stored by key that begins so: it may be what a call asks for.
         detour: a miss has more to look at than its slot: nothing was stored yet, the level is suspended, ``shadowed``.
         token: what tells the keys of this instance from those of others.
-        salt: what tells the marks of this store (hash of a slot, xor salt) from those of others.
+        salt: what tells the marks of this store (hash of a slot plus salt) from those of others.
         level: the local level that has heard of this store.
         by_key: whether its slots are one-element tuples of keys of the user's own.
         moments: time -> moment in which entries of this store are due.
@@ -165,7 +165,7 @@ class Store:
 
     def mark(self, slot: Any) -> int:
         """Return the number by which ghosts and departures know ``slot`` of this store."""
-        return hash(slot) ^ self.salt
+        return hash(slot) + self.salt
 
     def drop(self, entry: Entry) -> None:
         """Take ``entry`` out of its place."""
