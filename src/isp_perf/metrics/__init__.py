@@ -5,6 +5,7 @@
 ``collector()`` gives everything to prometheus-client. Nothing here imports a third party before it is asked to.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from isp_perf.metrics import _from_cache, _from_compression
@@ -19,6 +20,7 @@ from isp_perf.metrics._from_redis import REDIS
 from isp_perf.metrics._from_runtime import Runtime
 from isp_perf.metrics._http import HttpMetrics, MetricsMiddleware
 from isp_perf.metrics._instruments import Counter, Family, Gauge, Histogram
+from isp_perf.metrics._naming import Naming
 from isp_perf.metrics._registry import MetricRegistry, registry
 from isp_perf.metrics._timed import Timer, timed
 
@@ -36,6 +38,7 @@ __all__ = [
     "MetricRegistry",
     "MetricsApp",
     "MetricsMiddleware",
+    "Naming",
     "Timer",
     "app",
     "collector",
@@ -53,13 +56,22 @@ registry.derive(_from_compression.derive, _from_compression.DERIVED)
 HttpMetrics(registry)  # its families stand in every scrape, also before the first request
 
 
-def collector(target: "Target | None" = None, *, source: MetricRegistry = registry) -> "Collector":
+def collector(
+    target: "Target | None" = None,
+    *,
+    source: MetricRegistry = registry,
+    naming: Naming | Iterable[Naming] = (),
+) -> "Collector":
     """Return everything as a normal prometheus-client ``Collector``.
 
     Args:
         target: the prometheus-client registry it is registered with; ``None`` to register it yourself.
         source: the registry to read.
+        naming: whose names to show as well, ``"micrometer"`` and ``"resilience4j"``; see ``MetricsApp``.
+
+    Raises:
+        ConfigurationError: ``naming`` is not known.
     """
     from isp_perf.metrics.prometheus import collector as make
 
-    return make(source, target)
+    return make(source, target, naming=naming)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from isp_perf.metrics._asgi import Receive, Scope, Send, accepts_gzip, header, lifespan, reply
+from isp_perf.metrics._naming import Naming, aliased, checked
 from isp_perf.metrics._registry import MetricRegistry, registry
 from isp_perf.metrics._registry import Scope as Reach
 from isp_perf.metrics._render import Format, Renderer, negotiate
@@ -38,10 +39,22 @@ class MetricsApp:
     Args:
         source: the registry to show.
         append: a prometheus-client registry whose metrics follow ours, such as ``prometheus_client.REGISTRY``.
+        naming: ``"micrometer"``, ``"resilience4j"`` or both: show these figures under those names too, so that
+            published Grafana boards find them. Default: our own names only.
+
+    Raises:
+        ConfigurationError: ``naming`` is not known.
     """
 
-    def __init__(self, source: MetricRegistry = registry, *, append: ForeignRegistry | None = None) -> None:
+    def __init__(
+        self,
+        source: MetricRegistry = registry,
+        *,
+        append: ForeignRegistry | None = None,
+        naming: Naming | Iterable[Naming] = (),
+    ) -> None:
         self._source = source
+        self._naming = checked(naming)
         self._append = append
         self._renderer = Renderer()
         self._lock = threading.Lock()
@@ -73,7 +86,7 @@ class MetricsApp:
             reach: ``"all"`` workers or this ``"worker"`` alone.
             names: if not empty, only these families or samples.
         """
-        snapshot = self._source.collect(reach)
+        snapshot = aliased(self._source.collect(reach), self._naming)
         with self._lock:
             began = perf_counter_ns()
             ours = self._renderer.render(snapshot, chosen, names)
@@ -106,11 +119,20 @@ class MetricsApp:
         await reply(send, 200, headers, body=body, head=head)
 
 
-def app(source: MetricRegistry = registry, *, append: ForeignRegistry | None = None) -> MetricsApp:
+def app(
+    source: MetricRegistry = registry,
+    *,
+    append: ForeignRegistry | None = None,
+    naming: Naming | Iterable[Naming] = (),
+) -> MetricsApp:
     """Return the ASGI application that answers with the metrics.
 
     Args:
         source: the registry to show.
         append: a prometheus-client registry whose metrics follow ours; see ``MetricsApp``.
+        naming: whose names to show as well, ``"micrometer"`` and ``"resilience4j"``; see ``MetricsApp``.
+
+    Raises:
+        ConfigurationError: ``naming`` is not known.
     """
-    return MetricsApp(source, append=append)
+    return MetricsApp(source, append=append, naming=naming)

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector as Readable
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from isp_perf._core.histogram import cumulative
+from isp_perf.metrics._naming import Naming, aliased, checked
 from isp_perf.metrics._registry import MetricRegistry
 from isp_perf.metrics._render import edges, number
 from isp_perf.metrics._snapshot import Column, Exemplar, Key, Snapshot
@@ -35,26 +36,30 @@ class Collector:
 
     Args:
         source: the registry to read.
+        naming: whose names to show as well; see ``MetricsApp``.
     """
 
-    def __init__(self, source: MetricRegistry) -> None:
+    def __init__(self, source: MetricRegistry, naming: Naming | Iterable[Naming] = ()) -> None:
         self._source = source
+        self._naming = checked(naming)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families with their samples."""
-        snapshot = self._source.collect()
+        snapshot = aliased(self._source.collect(), self._naming)
         for column in snapshot.columns.values():
             yield _metric(column, snapshot)
 
     def describe(self) -> Iterable[Metric]:
         """Return the families without samples, so that registering reads nothing."""
-        columns = self._source.collect("worker").columns.values()
+        columns = aliased(self._source.collect("worker"), self._naming).columns.values()
         return [_metric(Column(column.spec, [], []), Snapshot({})) for column in columns]
 
 
-def collector(source: MetricRegistry, target: Target | None = None) -> Collector:
+def collector(
+    source: MetricRegistry, target: Target | None = None, *, naming: Naming | Iterable[Naming] = ()
+) -> Collector:
     """Return a collector for ``source``, registered with ``target`` if one is given."""
-    made = Collector(source)
+    made = Collector(source, naming)
     if target is not None:
         target.register(made)
     return made
