@@ -310,9 +310,13 @@ def _by_identity(*_: Any) -> list[Any]:
     return [id]
 
 
+_NEWER = "_create_unique_filters" in signature(SimpleResultMetaData).parameters  # than SQLAlchemy 2.0
+_UNIQUE: dict[str, Any] = {"_create_unique_filters": _by_identity} if _NEWER else {"_unique_filters": [id]}
+
+
 def result_of(objects: Any) -> Any:
     """Return objects as the result of a statement."""
-    metadata = SimpleResultMetaData(["object"], _create_unique_filters=_by_identity)
+    metadata = SimpleResultMetaData(["object"], **_UNIQUE)
     return cast("Any", IteratorResult(metadata, ((item,) for item in objects)))
 
 
