@@ -130,6 +130,29 @@ def test_cancelled_calls_leave_nothing(amount):
     assert growth < SLACK_BYTES
 
 
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_instances_leave_nothing(amount):
+    """Instances whose methods are cached are forgotten when they go, long before their entries' time."""
+    cache = CacheManager(max_entries=ROOM)
+
+    class Service:
+        @cache.cached(ttl=300)
+        def answer(self, x: int):
+            return x
+
+    def work(start, end):
+        for x in range(start // 4, end // 4):
+            service = Service()
+            service.answer(x)
+            service.answer(x + 1)
+
+    growth = grown(work, amount)
+    check(cache)
+    assert left_over(cache)["entries"] == 0
+    assert len(cache._engine.local._suspension.stores) <= 2
+    assert growth < SLACK_BYTES
+
+
 def test_threads_that_switch_all_the_time_see_no_old_value():
     """Eight threads that get, set and invalidate under a tiny switch interval: nobody gets what was replaced before."""
     cache = CacheManager(max_entries=50)

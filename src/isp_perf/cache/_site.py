@@ -270,7 +270,7 @@ class Site:
             known = self._instances.get(identity)
             if known is not None and known[0]() is instance:
                 return known[1]
-            store = Store(self, f"%o{next(_tokens)}:")
+            store = Store(self, f"%o{next(_tokens)}:", group=self.store)
             try:
                 watch = ref(instance, partial(self._gone, identity))
             except TypeError:

@@ -96,6 +96,7 @@ class Store:
         salt: what tells the marks of this store (hash of a slot plus salt) from those of others.
         level: the local level that has heard of this store.
         by_key: whether its slots are one-element tuples of keys of the user's own.
+        group: the store whose moments this one uses: instances come and go, and moments stay until their time.
         moments: time -> moment in which entries of this store are due.
         ttl: seconds that the function's values live, where that is the same for all.
         latest: the moment last used for entries of that ttl, those due before ``latest_end``.
@@ -111,6 +112,7 @@ class Store:
         "detour",
         "evicted",
         "flights",
+        "group",
         "head",
         "hot",
         "latest",
@@ -139,8 +141,9 @@ class Store:
     token: str
     ttl: float
 
-    def __init__(self, owner: Keyed, token: str, *, by_key: bool = False) -> None:
+    def __init__(self, owner: Keyed, token: str, *, by_key: bool = False, group: "Store | None" = None) -> None:
         self.owner = owner
+        self.group = group
         self.by_key = by_key
         self.token = token
         self.head = ""
@@ -182,10 +185,11 @@ class Store:
     def moment_locked(self, calendar: Calendar, due: float, *, ttl: float) -> Moment:
         """Return the moment for an entry that lives ``ttl`` seconds until ``due``, made anew if there is none."""
         at = due - due % width(ttl)
-        moment = self.moments.get(at)
+        keeper = self.group or self
+        moment = keeper.moments.get(at)
         if moment is None or moment.full:
-            moment = self.moments[at] = calendar.moment_locked(due, ttl)
-            moment.group = self
+            moment = keeper.moments[at] = calendar.moment_locked(due, ttl)
+            moment.group = keeper
         return moment
 
     def next_moment_locked(self, calendar: Calendar, due: float) -> Moment:
