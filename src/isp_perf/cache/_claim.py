@@ -24,16 +24,18 @@ class Claim:
         past: the remote level is out of use.
         tags: of what was found.
         wire: the key that is leased instead of the value's own, for an early refresh.
+        stale: what an early refresh returns if it fails; ``MISSING``: its error.
         seen: digest of the value that an early refresh replaces.
     """
 
-    __slots__ = ("found", "joins", "mark", "past", "seen", "tags", "token", "versions", "watch", "wire")
+    __slots__ = ("found", "joins", "mark", "past", "seen", "stale", "tags", "token", "versions", "watch", "wire")
 
     found: Any
     joins: Flight | None
     mark: Mark | None
     past: bool
     seen: str
+    stale: Any
     tags: frozenset[str]
     token: bytes | None
     versions: Mapping[str, bytes]
@@ -60,6 +62,7 @@ class Claim:
         self.past = past
         self.tags = frozenset()
         self.seen = self.wire = ""
+        self.stale = MISSING
 
     def mark_again_locked(self, second: SecondLevel, wire: str) -> None:
         """Mark the key anew before it is filled.

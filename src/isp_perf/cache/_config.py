@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 from isp_perf._core.ranges import one_of, seconds, share
 from isp_perf.errors import ConfigurationError
@@ -161,12 +161,12 @@ class CachePolicy:
     @property
     def bound(self) -> float:
         """``max_stale`` in seconds."""
-        return seconds("max_stale", self.max_stale, zero=True)
+        return cast("float", self.max_stale)
 
     @property
     def fresh(self) -> float:
         """The ttl in seconds."""
-        return seconds("ttl", self.ttl, zero=True)
+        return cast("float", self.ttl)
 
     @property
     def local(self) -> float | None:

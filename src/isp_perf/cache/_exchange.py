@@ -40,6 +40,7 @@ __all__ = [
     "rest_of",
     "sealed",
     "stored_there",
+    "window_of",
 ]
 
 Flow = Generator[Callable[[], Any], Any, Any]
@@ -142,6 +143,12 @@ class _Asking:
                 return self._granted(token, reply)
             if self.call.source.policy.single_flight == "process":
                 return Claim()
+        return (yield from self._wait())
+
+    def _wait(self) -> Flow:
+        """Wait until the key changes, and have it asked for again."""
+        second = self.second
+        with second.local.lock:
             if not self.mark.standing:  # it changed since we asked
                 return None
             second.tally.waits += 1
@@ -156,8 +163,11 @@ class _Asking:
         value = decoded(self.call, opened)
         if value is MISSING:
             return (yield from self._rejected(Rejection.FOREIGN, data, reply))
-        claim = Claim(found=(value, rest_of(self.call, reply.left)), mark=self.mark, watch=self.watch)
-        if self.reload and refresh_due(self.call.source.policy, opened, reply.left):
+        rest = rest_of(self.call, reply.left)
+        claim = Claim(found=(value, rest), mark=self.mark, watch=self.watch)
+        if not self.reload and rest > -self.call.source.policy.stale_seconds[0]:
+            return claim
+        if rest <= 0 or refresh_due(self.call.source.policy, opened, rest):
             return (yield from self._refresh(data, reply, claim))
         return claim
 
@@ -177,19 +187,22 @@ class _Asking:
         """Return the right to replace a value before its end: for one load of the fleet, and as long as it stands."""
         wire, token = self.second.refresh_name(self.key), token_bytes(16)
         answers = yield from self.second.attempt([Lease((wire,), (), token, LEASE_SECONDS, b"")], tasks=self.tasks)
+        value, rest = claim.found
+        revalidate, on_error = self.call.source.policy.stale_seconds
         if answers is None or answers[0].found[0][0] is not None:
-            return claim
+            return claim if rest > -revalidate else (yield from self._wait())
         refresh = Claim(token=token, versions=reply.versions, mark=self.mark, watch=self.watch)
         refresh.wire, refresh.seen = wire, _sha1(data)
+        refresh.stale = value if rest > -on_error else MISSING
         with self.second.local.lock:
             self.second.hold_locked(wire, Held(token, self.flight, refresh))
         return refresh
 
 
-def refresh_due(policy: CachePolicy, contents: Contents, left: float | None) -> bool:
-    """Return whether a value in the remote level has reached the moment of its early refresh."""
+def refresh_due(policy: CachePolicy, contents: Contents, left: float) -> bool:
+    """Return whether a value that is fresh for ``left`` seconds has reached the moment of its early refresh."""
     early = policy.early_refresh
-    if early == "off" or left is None:
+    if early == "off":
         return False
     if isinstance(early, str):
         return contents.fresh - left >= xfetch_after(contents.fresh, contents.load, 1.0 - _draw())
@@ -220,8 +233,14 @@ def decoded(call: Call, contents: Contents) -> Any:
 
 
 def rest_of(call: Call, left: float | None) -> float:
-    """Return how long a value found in the remote level may be kept."""
-    return call.source.policy.fresh if left is None else min(left, call.source.policy.fresh)
+    """Return how long a value found in the remote level is fresh; below 0 it is kept for want of a better one."""
+    policy = call.source.policy
+    return policy.fresh if left is None else min(left - window_of(policy), policy.fresh)
+
+
+def window_of(policy: CachePolicy) -> float:
+    """Return for how long after its ttl a value stays in the remote level."""
+    return max(policy.stale_seconds) if policy.staged else 0.0
 
 
 def kept_locked(engine: Engine, call: Call, claim: Claim) -> bool:
@@ -250,7 +269,8 @@ def keep_remote(engine: Engine, call: Call, flight: Flight, *, claim: Claim, val
     if data is None or not flight.attached:
         yield from second.attempt([Release(claim.wire or wire, claim.token)], tasks=tasks)
     else:
-        stored = yield from _filled(second, wire, claim, data=data, ttl=ttl, tasks=tasks)
+        life = ttl + window_of(call.source.policy)
+        stored = yield from _filled(second, wire, claim, data=data, ttl=life, tasks=tasks)
         second.tally.fill_refused += not stored
     if not stored:
         with second.local.lock:

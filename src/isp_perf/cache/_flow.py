@@ -230,16 +230,28 @@ def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow
         if outcome is not MISSING:
             return outcome
     if claim.found is not MISSING:
-        return _take_remote(engine, call, flight=flight, claim=claim)
+        return _take_remote(engine, call, flight=flight, claim=claim, reload=reload)
     value = yield from (_load_limited if claim.past else _load)(engine, call, flight)
     if value.__class__ is Failure:
         if isinstance(value.error, Exception):
             yield from given_up(engine, call, flight)
+            return _stale_or(engine, call, flight, claim=claim, failure=value)
         return value
     value, ttl = filled(flight, value, lifetime(call.source.policy, value))
     yield from keep_remote(engine, call, flight, claim=claim, value=value, ttl=ttl)
     _store(engine, call, flight, claim=claim, value=value, ttl=local_ttl(call.source.policy, ttl))
     return value
+
+
+def _stale_or(engine: Engine, call: Call, flight: Flight, *, claim: Claim, failure: Failure) -> Any:
+    """Return the stale value of the remote level in place of an error, if this process has none of its own."""
+    with engine.local.lock:
+        if claim.stale is MISSING or not flight.attached or call.store.find(call.slot) is not None:
+            return failure
+        _landed_locked(engine, call, flight)
+        for counters in (engine.local.counters, call.source.counters):
+            counters.stale_hits += 1
+    return claim.stale
 
 
 def _follow(engine: Engine, call: Call, flight: Flight, *, other: Flight) -> Flow:
@@ -269,12 +281,19 @@ def _load_limited(engine: Engine, call: Call, flight: Flight) -> Flow:
         engine.gate.leave(function)
 
 
-def _take_remote(engine: Engine, call: Call, *, flight: Flight, claim: Claim) -> Any:
-    """Keep what the remote level had for as long as it has left there."""
+def _take_remote(engine: Engine, call: Call, *, flight: Flight, claim: Claim, reload: bool) -> Any:
+    """Keep what the remote level had for as long as it is fresh; a stale value is refreshed in the background."""
     value, rest = claim.found
+    stale = rest <= 0
     _store(engine, call, flight, claim=claim, value=value, ttl=local_ttl(call.source.policy, rest))
     engine.local.counters.remote_hits += 1
     call.source.counters.remote_hits += 1
+    if stale and not reload:
+        with engine.local.lock:
+            for counters in (engine.local.counters, call.source.counters):
+                counters.stale_hits += 1
+            if call.slot not in call.store.flights:
+                _start_locked(engine, call, tasks=flight.loop is not None, reload=True)
     return value
 
 

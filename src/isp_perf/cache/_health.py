@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from isp_perf.typing import Observer
 
-__all__ = ["Tally", "Condition"]
+__all__ = ["Condition", "Tally"]
 
 _log: Final = logging.getLogger("isp_perf.cache")
 State = Literal["up", "down", "recovering"]

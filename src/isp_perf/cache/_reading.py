@@ -10,7 +10,7 @@ from isp_perf._runtime.flights import Flight
 from isp_perf.cache._ages import MISSING
 from isp_perf.cache._claim import Claim
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._exchange import Flow, contents_of, decoded, rest_of, sealed, stored_there
+from isp_perf.cache._exchange import Flow, contents_of, decoded, rest_of, sealed, stored_there, window_of
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.typing import Answer, Lease, Put, Read
 
@@ -95,10 +95,10 @@ class _Reading:
         if not isinstance(contents, Contents):
             self._second.tally.count_rejected(contents.value, skew=contents.skew)
             return
-        value = decoded(call, contents)
-        if value is not MISSING:
+        value, rest = decoded(call, contents), rest_of(call, left)
+        if value is not MISSING and rest > 0:
             claim.tags = frozenset(contents.tags)
-            claim.found = (value, rest_of(call, left))
+            claim.found = (value, rest)
 
 
 def put_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float) -> Flow:
@@ -112,7 +112,7 @@ def put_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: f
     if data is None or not second.ready or not flight.attached:
         yield from second.drop((wire,), tasks=tasks)
         return False
-    return (yield from stored_there(second, wire, Put(wire, data, ttl), tasks=tasks))
+    return (yield from stored_there(second, wire, Put(wire, data, ttl + window_of(call.source.policy)), tasks=tasks))
 
 
 def _versions_for(second: SecondLevel, names: tuple[str, ...], *, tasks: bool) -> Flow:

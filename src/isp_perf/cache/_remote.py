@@ -15,7 +15,7 @@ from isp_perf._core.envelope import Sealer
 from isp_perf._core.journal import Journal
 from isp_perf._core.leases import LEASE_SECONDS, kind_of
 from isp_perf._runtime.flights import Flight
-from isp_perf.cache._health import Tally, Condition
+from isp_perf.cache._health import Condition, Tally
 from isp_perf.cache._home import Home
 from isp_perf.cache._local import LocalLevel
 from isp_perf.cache._marks import Marks

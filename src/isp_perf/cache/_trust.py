@@ -71,8 +71,12 @@ class Trust:
 
     def narrow(self, bound: float) -> None:
         """Take note of a function that allows ``bound`` seconds; 0 is not kept in the local level at all."""
-        if 0 < bound < self.bound:
-            self.bound = max(SHORTEST_BOUND, bound)
+        bound = max(SHORTEST_BOUND, bound) if bound > 0 else self.bound
+        if bound < self.bound:
+            with self._local.lock:
+                self.bound = bound
+                if self.connected:
+                    self._arm_locked()
 
     def connected_locked(self) -> None:
         """Begin: from now on changes are reported."""

@@ -311,3 +311,57 @@ async def test_an_early_refresh_that_an_invalidation_overtakes_is_not_stored(rem
     await asyncio.sleep(0.01)
     assert await load(1) == "new"
     assert b"new" in remote.data["isp:1:x:1"]
+
+
+async def test_a_stale_value_is_served_by_every_process_while_one_refreshes():
+    """After the ttl the old value is returned at once, from whichever level, and one load of the fleet replaces it."""
+    clock = ManualClock()
+    remote, calls = MemoryLevel(clock), Counter()
+    options = {"ttl": 10, "stale_while_revalidate": 60}
+    one, other = (profiles(CacheManager(redis=remote, clock=clock), calls, **options) for _ in range(2))
+    assert (await one("ana")).age == 41
+    clock.advance(11)
+    assert (await one("ana")).age == 41
+    await asyncio.sleep(0.01)
+    assert calls["ana"] == 2
+    assert [(await load("ana")).age for load in (one, other)] == [42, 42]
+    clock.advance(11)
+    late = profiles(CacheManager(redis=remote, clock=clock), calls, **options)
+    assert (await late("ana")).age in {42, 43}
+
+
+async def test_a_stale_value_stands_in_for_a_failed_load_in_every_process():
+    """A process that never had the value returns what the remote level still has when its load fails."""
+    clock = ManualClock()
+    remote = MemoryLevel(clock)
+
+    def make(fails):
+        @CacheManager(redis=remote, clock=clock).cached("x:{key}", ttl=10, stale_if_error=60)
+        async def load(key: int) -> str:
+            if fails:
+                raise LookupError
+            return "value"
+
+        return load
+
+    assert await make(fails=False)(1) == "value"
+    clock.advance(11)
+    failing = make(fails=True)
+    assert await failing(1) == "value"
+    assert failing.stats.stale_hits == 1
+    clock.advance(70)
+    with pytest.raises(LookupError):
+        await failing(1)
+
+
+async def test_a_smaller_bound_holds_at_once(remote):
+    """A function that comes later with a smaller max_stale narrows the watch over the whole local level."""
+    cache = CacheManager(redis=remote)
+    await cache.invalidate("nothing")
+    load = profiles(cache, Counter(), max_stale=0.05)
+    await load("ana")
+    await load("ana")
+    remote.before = lambda _orders: asyncio.sleep(60)
+    await asyncio.sleep(0.2)
+    assert not cache.health().l1_trusted
+    remote.before = None
