@@ -85,7 +85,7 @@ def install(
         target: an engine, a session factory that has a bind, or a session; sync or async. With an engine, sessions
             whose ``bind`` it is are batched; with a factory or session, those sessions.
         batching: ``"peers"`` (default) or ``"off"``; per statement ``execution_options(isp_batching="off")``. Needs
-            SQLAlchemy 2.1; where it is not available one ``BatchingWarning`` says so and lazy loads stay plain.
+            SQLAlchemy 2.0 or 2.1; where it is not available one ``BatchingWarning`` says so and lazy loads stay plain.
         detect: what to do about N+1. ``"off"`` (default): findings are kept for ``count_queries`` only. ``"warn"``: one
             ``NPlusOneWarning`` per line and relationship, at the user's line, and one log line a minute on
             ``isp_perf.queries``. ``"raise"``: ``NPlusOneError`` in place of the third statement.
@@ -114,7 +114,7 @@ def install(
     elif can_batch():
         handle.batch(target)
     else:
-        warnings.warn("peer batching needs the select-in loader of SQLAlchemy 2.1", BatchingWarning, stacklevel=2)
+        warnings.warn("peer batching needs the select-in loader of SQLAlchemy 2.0 or 2.1", BatchingWarning, stacklevel=2)
     return handle
 
 
