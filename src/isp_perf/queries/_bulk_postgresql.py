@@ -37,7 +37,7 @@ __all__ = ["PostgreSQL"]
 _NAME = "isp_v_"
 _numbers = count(1)
 
-_COPY_FROM = {"asyncpg": 500, "psycopg": 300, "psycopg_async": 500}
+_COPY_FROM = {"asyncpg": 100, "psycopg": 300, "psycopg_async": 300}
 """Rows from which on an INSERT is a COPY."""
 
 _STAGE_FROM = {"asyncpg": 4000, "psycopg": 700, "psycopg_async": 2000}
