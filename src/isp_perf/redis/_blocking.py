@@ -3,16 +3,18 @@
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from isp_perf._core.ranges import one_of
 from isp_perf.errors import NotSentError, RemoteError
-from isp_perf.redis import _flow
+from isp_perf.redis import _flow, _flow_apart
 from isp_perf.redis._config import RedisSettings
 from isp_perf.redis._stats import BulkResult
 from isp_perf.typing import Listener, Order
 
 if TYPE_CHECKING:
+    from isp_perf.redis._cluster import Cluster
+    from isp_perf.redis._cluster_channel import BlockingClusterChannel
     from isp_perf.redis._scripts import Dialect
     from isp_perf.redis._sync import BlockingRedis
     from isp_perf.redis._sync_pipeline import LeavingPipeline
@@ -31,10 +33,15 @@ class BlockingPool:
     Args:
         settings: the pool's settings.
         client: returns the blocking client.
+        cluster: the nodes, where there is a cluster.
     """
 
-    def __init__(self, settings: RedisSettings, client: Callable[[], "BlockingRedis"]) -> None:
+    def __init__(
+        self, settings: RedisSettings, client: Callable[[], "BlockingRedis"], cluster: "Cluster | None" = None
+    ) -> None:
         self._settings = settings
+        self._cluster = cluster
+        self._bulk: Any = _flow if cluster is None else _flow_apart
         self._client = client
         self._dialect: Dialect | None = None
 
@@ -74,7 +81,7 @@ class BlockingPool:
         if self._settings.target is None:
             return {}
         try:
-            found: dict[Any, bytes] = self._drive(_flow.get_many(keys))
+            found: dict[Any, bytes] = self._drive(self._bulk.get_many(keys))
         except RemoteError:
             if self._settings.on_down == "raise":
                 raise
@@ -88,13 +95,13 @@ class BlockingPool:
         life = _flow.Life.of(ttl, jitter)
         if self._settings.target is None:
             return BulkResult(0, dict.fromkeys(mapping, NotSentError("SET: not sent, no server is configured")))
-        together = ttl is None or self._client().supports("MSETEX")
+        together = self._cluster is None and (ttl is None or self._client().supports("MSETEX"))
         result: BulkResult = self._drive(_flow.set_many(mapping, life, draw=os.urandom, together=together))
         return result
 
     def delete_many(self, keys: Iterable[Key]) -> int:
         """Remove ``keys`` and return how many existed."""
-        return self._write(_flow.delete_many(keys))
+        return self._write(self._bulk.delete_many(keys))
 
     def delete_pattern(self, glob: str | bytes, *, dry_run: bool = False, force: bool = False) -> int:
         """Remove every key that matches the Redis glob and return their number; ``dry_run`` only counts.
@@ -102,7 +109,16 @@ class BlockingPool:
         ``force`` allows a pattern that matches every key.
         """
         _flow.check_glob(glob, force=force)
+        if self._cluster is not None:
+            return self._delete_pattern_everywhere(glob, dry_run=dry_run, force=force)
         return self._write(_flow.delete_pattern(glob, dry_run=dry_run, force=force))
+
+    def _delete_pattern_everywhere(self, glob: str | bytes, **options: bool) -> int:
+        cluster = cast("Cluster", self._cluster)
+        if not cluster.known_primaries():
+            cluster.refresh_blocking()
+        clients = [cluster.pool(address).sync() for address in cluster.known_primaries()]
+        return sum(_driven(_flow_apart.delete_pattern(glob, **options), client.ask_many) for client in clients)
 
     def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
         """Carry out the cache's ``orders`` in one round trip within so many seconds; see ``RemoteLevel.perform``.
@@ -110,6 +126,13 @@ class BlockingPool:
         Raises:
             NotSentError, MaybeExecutedError: the server could not be asked, or did not answer in time.
         """
+        if self._cluster is not None:
+            from isp_perf.redis._cluster_channel import perform_blocking_at
+
+            cluster = self._cluster
+            return perform_blocking_at(
+                cluster, orders, within=within, target=lambda address: cluster.pool(address).blocking
+            )
         from isp_perf.redis._scripts import Dialect
         from isp_perf.redis._tracking import perform_blocking
 
@@ -120,8 +143,12 @@ class BlockingPool:
             client.combiner, self._dialect, orders, node=client.node, within=within, connect_within=within
         )
 
-    def channel(self, prefix: str, listener: Listener, /) -> "BlockingTrackedChannel":
+    def channel(self, prefix: str, listener: Listener, /) -> "BlockingTrackedChannel | BlockingClusterChannel":
         """Return a channel for keys that begin with ``prefix``, of which ``listener`` hears."""
+        if self._cluster is not None:
+            from isp_perf.redis._cluster_channel import BlockingClusterChannel
+
+            return BlockingClusterChannel(self._cluster, prefix, listener)
         from isp_perf.redis._tracking import BlockingTrackedChannel
 
         return BlockingTrackedChannel(self._client(), self._settings, prefix=prefix, listener=listener)
@@ -178,10 +205,13 @@ class BlockingPool:
             return 0
 
     def _drive(self, flow: _flow.Flow) -> Any:
-        run = self._client().ask_many
-        try:
-            commands = next(flow)
-            while True:
-                commands = flow.send(run(list(commands)))
-        except StopIteration as end:
-            return end.value
+        return _driven(flow, self._client().ask_many)
+
+
+def _driven(flow: _flow.Flow, run: Callable[[list[tuple[Any, ...]]], list[Any]]) -> Any:
+    try:
+        commands = next(flow)
+        while True:
+            commands = flow.send(run(list(commands)))
+    except StopIteration as end:
+        return end.value

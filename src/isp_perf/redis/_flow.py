@@ -16,7 +16,19 @@ from isp_perf._core.ranges import seconds
 from isp_perf.errors import ConfigurationError
 from isp_perf.redis._stats import BulkResult
 
-__all__ = ["Flow", "Life", "delete_many", "delete_pattern", "get_many", "milliseconds", "set_arguments", "set_many"]
+__all__ = [
+    "Flow",
+    "Key",
+    "Life",
+    "check_glob",
+    "delete_many",
+    "delete_pattern",
+    "get_many",
+    "milliseconds",
+    "raise_first",
+    "set_arguments",
+    "set_many",
+]
 
 Key = str | bytes
 Item = tuple[Key, Any]
@@ -74,7 +86,8 @@ class Life:
         return max(1, round(spread_down(self.seconds or 0.0, self.jitter, share) * 1000))
 
 
-def _raise_first(replies: list[Any]) -> None:
+def raise_first(replies: list[Any]) -> None:
+    """Raise the first exception among replies, if there is one."""
     error = next((reply for reply in replies if isinstance(reply, Exception)), None)
     if error is not None:
         raise error
@@ -90,7 +103,7 @@ def get_many(keys: Iterable[Key]) -> Flow:
     if not chunks:
         return {}
     replies = yield [("MGET", *chunk) for chunk in chunks]
-    _raise_first(replies)
+    raise_first(replies)
     found: dict[Key, Any] = {}
     for chunk, values in zip(chunks, replies, strict=True):
         found.update((key, value) for key, value in zip(chunk, values, strict=True) if value is not None)
@@ -198,7 +211,7 @@ def delete_many(keys: Iterable[Key]) -> Flow:
     if not chunks:
         return 0
     replies = yield [("UNLINK", *chunk) for chunk in chunks]
-    _raise_first(replies)
+    raise_first(replies)
     return sum(replies)
 
 
@@ -223,7 +236,7 @@ def delete_pattern(glob: str | bytes, *, dry_run: bool, force: bool) -> Flow:
     while more or keys:
         scan = [("SCAN", cursor, "MATCH", glob, "COUNT", _SCAN_COUNT)] if more else []
         replies = yield [*scan, *(("UNLINK", *chunk) for chunk in _chunks(keys))]
-        _raise_first(replies)
+        raise_first(replies)
         removed += sum(replies[len(scan) :])
         keys = []
         if more:

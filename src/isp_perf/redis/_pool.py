@@ -5,6 +5,7 @@ redis-py is imported with the first use, so that a program without Redis never p
 
 import os
 import time
+from asyncio import gather
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -14,7 +15,7 @@ from weakref import WeakSet
 
 from isp_perf._core.ranges import one_of, seconds, whole
 from isp_perf.errors import ConfigurationError, MaybeExecutedError, NotSentError, RemoteError
-from isp_perf.redis import _flow
+from isp_perf.redis import _flow, _flow_apart
 from isp_perf.redis._blocking import BlockingPool
 from isp_perf.redis._config import RedisSettings
 from isp_perf.redis._stats import BulkResult, Gap, Message, RedisHealth, RedisStats
@@ -22,6 +23,8 @@ from isp_perf.typing import Guard, Listener, Order
 
 if TYPE_CHECKING:
     from isp_perf.redis._client import PipelinedRedis
+    from isp_perf.redis._cluster import Cluster
+    from isp_perf.redis._cluster_channel import ClusterChannel
     from isp_perf.redis._lock import RedisLock
     from isp_perf.redis._pipeline import PoolPipeline
     from isp_perf.redis._scripts import Dialect
@@ -59,9 +62,8 @@ class RedisPool:
         if isinstance(settings, str):
             settings = RedisSettings(url=settings)
         self.settings = RedisSettings() if settings is None else settings
-        if self.settings.target is not None and self.settings.target.kind == "cluster":
-            rule = "commands are not routed to the nodes of a cluster in this version"
-            raise ConfigurationError("nodes", "set", rule, "give the url of one server, or sentinel")
+        self._cluster = self._new_cluster()
+        self._bulk: Any = _flow if self._cluster is None else _flow_apart
         self._states: States | None = None
         self._guard = guard
         self._clients: dict[bool, PipelinedRedis] = {}
@@ -101,6 +103,8 @@ class RedisPool:
         """Close every connection of the running event loop and of the blocking client; later calls open new ones."""
         if self._states is not None:
             await self._states.aclose()
+        if self._cluster is not None:
+            await self._cluster.aclose()
         for sync in self._syncs.values():
             sync.disconnect()
 
@@ -117,12 +121,34 @@ class RedisPool:
         """
         client = self._clients.get(decode_responses)
         if client is None:
-            from isp_perf.redis._client import PipelinedRedis
-            from isp_perf.redis._coalesce import CoalescingRedis
-
-            kind = CoalescingRedis if self.settings.coalesce else PipelinedRedis
-            client = self._clients[decode_responses] = kind(self._shared(), decode=decode_responses)
+            client = self._clients[decode_responses] = self._new_client(decode=decode_responses)
         return client
+
+    def _new_client(self, *, decode: bool) -> "PipelinedRedis":
+        if self._cluster is not None:
+            from isp_perf.redis._cluster_client import ClusterRedis
+
+            return ClusterRedis(self._cluster, decode=decode)
+        from isp_perf.redis._client import PipelinedRedis
+        from isp_perf.redis._coalesce import CoalescingRedis
+
+        kind = CoalescingRedis if self.settings.coalesce else PipelinedRedis
+        return kind(self._shared(), decode=decode)
+
+    def _new_cluster(self) -> "Cluster | None":
+        target = self.settings.target
+        if target is None or target.kind != "cluster":
+            return None
+        from isp_perf.redis._cluster import Cluster
+
+        return Cluster(self.settings, target, self._node)
+
+    def _node(self, settings: RedisSettings) -> "RedisPool":
+        """Return a pool for one node of the cluster; this one answers for it to metrics and after a fork."""
+        pool = RedisPool(settings, guard=self._guard)
+        pool._bulk = _flow_apart
+        pools.discard(pool)
+        return pool
 
     def sync(self, *, decode_responses: bool = False) -> "BlockingRedis":
         """Return the drop-in ``redis.Redis`` for threads; always the same object for the same argument.
@@ -135,16 +161,23 @@ class RedisPool:
         """
         sync = self._syncs.get(decode_responses)
         if sync is None:
-            from isp_perf.redis._sync import BlockingRedis
-
-            sync = self._syncs[decode_responses] = BlockingRedis(self._shared(), decode=decode_responses)
+            sync = self._syncs[decode_responses] = self._new_sync(decode=decode_responses)
         return sync
+
+    def _new_sync(self, *, decode: bool) -> "BlockingRedis":
+        if self._cluster is not None:
+            from isp_perf.redis._cluster_sync import ClusterBlockingRedis
+
+            return ClusterBlockingRedis(self._cluster, decode=decode)
+        from isp_perf.redis._sync import BlockingRedis
+
+        return BlockingRedis(self._shared(), decode=decode)
 
     @property
     def blocking(self) -> BlockingPool:
         """The pool's own methods for threads."""
         if self._blocking is None:
-            self._blocking = BlockingPool(self.settings, self.sync)
+            self._blocking = BlockingPool(self.settings, self.sync, self._cluster)
         return self._blocking
 
     def _shared(self) -> "States":
@@ -231,7 +264,7 @@ class RedisPool:
             ConfigurationError: a timeout that is no number above 0.
         """
         within = None if timeout is None else min(seconds("timeout", timeout), self.settings.timeout)
-        return self._read(_flow.get_many(keys), {}, within)
+        return self._read(self._bulk.get_many(keys), {}, within)
 
     async def mget(self, keys: Iterable[Key]) -> list[bytes | None]:
         """Return the values in the order of ``keys``, ``None`` where there is none; errors as with ``get_many``."""
@@ -261,7 +294,7 @@ class RedisPool:
         life = _flow.Life.of(ttl, jitter)
         if self.settings.target is None:
             return BulkResult(0, dict.fromkeys(mapping, NotSentError("SET: not sent, no server is configured")))
-        together = ttl is None or await self.client().supports("MSETEX")
+        together = self._bulk is _flow and (ttl is None or await self.client().supports("MSETEX"))
         flow = _flow.set_many(mapping, life, draw=os.urandom, together=together)
         result: BulkResult = await self._drive(flow, idempotent=idempotent)
         return result
@@ -277,7 +310,7 @@ class RedisPool:
             NotSentError: surely not executed (0 instead with ``on_down="miss"``).
             MaybeExecutedError: sent, and no answer came.
         """
-        return int(await self._write(_flow.delete_many(keys)))
+        return int(await self._write(self._bulk.delete_many(keys)))
 
     async def delete_pattern(self, glob: str | bytes, *, dry_run: bool = False, force: bool = False) -> int:
         """Remove every key that matches the Redis glob, by SCAN and UNLINK, and return their number.
@@ -292,7 +325,10 @@ class RedisPool:
             NotSentError, MaybeExecutedError: the first failure; keys removed before it stay removed.
         """
         _flow.check_glob(glob, force=force)
-        return int(await self._write(_flow.delete_pattern(glob, dry_run=dry_run, force=force)))
+        if self._cluster is not None:
+            nodes = [self._cluster.pool(address) for address in await self._cluster.primaries()]
+            return sum(await gather(*(node.delete_pattern(glob, dry_run=dry_run, force=force) for node in nodes)))
+        return int(await self._write(self._bulk.delete_pattern(glob, dry_run=dry_run, force=force)))
 
     async def _read(self, flow: _flow.Flow, absent: Any, within: float | None) -> Any:
         if self.settings.target is None:
@@ -409,6 +445,10 @@ class RedisPool:
             NotSentError, MaybeExecutedError: the server could not be asked, or did not answer in time.
             ConfigurationError: the pool is disabled.
         """
+        if self._cluster is not None:
+            from isp_perf.redis._cluster_channel import perform_at
+
+            return await perform_at(self._cluster, orders, within=within, target=self._cluster.pool)
         from isp_perf.redis._scripts import Dialect
         from isp_perf.redis._tracking import perform_on
 
@@ -417,12 +457,16 @@ class RedisPool:
         state = await self._shared().current()
         return await perform_on(state.fast, self._dialect, orders, within=within, connect_within=within)
 
-    def channel(self, prefix: str, listener: Listener, /) -> "TrackedChannel":
+    def channel(self, prefix: str, listener: Listener, /) -> "TrackedChannel | ClusterChannel":
         """Return a channel of the running loop for keys that begin with ``prefix``, of which ``listener`` hears.
 
         Raises:
             ConfigurationError: the pool is disabled.
         """
+        if self._cluster is not None:
+            from isp_perf.redis._cluster_channel import ClusterChannel
+
+            return ClusterChannel(self._cluster, prefix, listener)
         from isp_perf.redis._tracking import TrackedChannel
 
         return TrackedChannel(self._shared(), prefix, listener)
@@ -430,7 +474,9 @@ class RedisPool:
     # -- how it is
 
     def stats(self) -> RedisStats:
-        """Return a snapshot of the counters."""
+        """Return a snapshot of the counters; over a cluster those of every node, ``lane@host:port``."""
+        if self._cluster is not None:
+            return self._cluster.stats()
         counted = {} if self._states is None else self._states.stats
         lanes = {name: replace(lane, batch_sizes=list(lane.batch_sizes)) for name, lane in counted.items()}
         links = [] if self._states is None else self._states.links()
@@ -438,6 +484,8 @@ class RedisPool:
 
     def sockets(self) -> tuple[int, int]:
         """Return how many sockets are open now, over all lanes, and how many of them would take a command at once."""
+        if self._cluster is not None:
+            return self._cluster.sockets()
         if self._states is None:
             return 0, 0
         created, available, _ = self._states.sockets(self._syncs.values())
@@ -455,6 +503,8 @@ class RedisPool:
         """
         if self.settings.target is None:
             return RedisHealth("disabled", reason="no server is configured")
+        if self._cluster is not None:
+            return await self._cluster.health()
         reason = await self._probe()
         created, available, down = self._shared().sockets(self._syncs.values())
         status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
@@ -487,6 +537,8 @@ class RedisPool:
             self._states.forget()
         for sync in self._syncs.values():
             sync.combiner.forget()
+        if self._cluster is not None:
+            self._cluster.forget()
 
 
 def _after_fork() -> None:

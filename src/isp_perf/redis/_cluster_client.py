@@ -1,0 +1,128 @@
+"""The drop-in asyncio client for a cluster: each command goes over the lanes of the node that serves its key."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import MovedError
+
+from isp_perf._core.slots import first_key
+from isp_perf._runtime.drive import adrive
+from isp_perf.errors import NotSentError
+from isp_perf.redis._client import PipelinedRedis, or_empty
+from isp_perf.redis._cluster import Cluster
+from isp_perf.redis._config import Address
+from isp_perf.redis._redirects import AGAIN, Command, Ways, again, groups, is_everywhere, joined, one_key, redirect
+
+__all__ = ["ClusterRedis"]
+
+
+class ClusterRedis(PipelinedRedis):
+    """``redis.asyncio.Redis`` over the nodes of a cluster; made by ``RedisPool.client()``.
+
+    Commands without a key ask one node; FLUSHALL, SCRIPT LOAD and others of their kind go to every primary, KEYS and
+    DBSIZE are joined. A transaction, and a command of several keys, needs keys of one slot: use a hash tag
+    (``"{user:7}:name"``). SCAN is per node: use ``RedisPool.delete_pattern`` or KEYS. Pub/sub and WATCH use the first
+    seed.
+
+    Args:
+        cluster: the nodes.
+        decode: hand out text instead of bytes, as redis-py does with ``decode_responses``.
+    """
+
+    def __init__(self, cluster: Cluster, *, decode: bool = False) -> None:
+        self._nodes = cluster
+        self._redirected = Ways(self._send, self._unit, asyncio.sleep, cluster.refresh)
+        super().__init__(cluster.seed.client().states, decode=decode)
+
+    def node(self, address: Address) -> PipelinedRedis:
+        """Return the client of one node."""
+        client: PipelinedRedis = self._nodes.pool(address).client(decode_responses=self.decode)
+        return client
+
+    async def _send(self, address: Address, args: Command) -> list[Any]:
+        return await self.node(address).run_raw([args])
+
+    async def _unit(self, address: Address, commands: list[Command]) -> list[Any]:
+        return await self.node(address).run_unit(commands)
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Execute a command on the node that serves its first key; options and errors as with one server.
+
+        Raises:
+            NotSentError: no node could be asked in time.
+            redis.exceptions.ResponseError: keys of several slots (``CROSSSLOT``), or the server's own error.
+        """
+        way = self._ways[args[0]]
+        key = first_key(way.route.words, args)
+        if key is None:
+            nodes = [self.node(address) for address in await self._nodes.primaries()]
+            if not is_everywhere(way.route, args):
+                return await nodes[0].execute_command(*args, **options)
+            return joined(
+                way.name, await asyncio.gather(*(node.execute_command(*args, **dict(options)) for node in nodes))
+            )
+        try:
+            return await self.node(await self._nodes.owner(key)).execute_command(*args, **options)
+        except AGAIN as error:
+            reply = await adrive(again(self._nodes, self._redirected, args, key=key, error=error))
+        if isinstance(reply, Exception):
+            return or_empty(reply, options)
+        return reply if way.plain else await self._shape(way.callback, reply, options)
+
+    async def get(self, name: Any) -> Any:
+        """Return the value of a key, or ``None``."""
+        return await self.execute_command("GET", name)
+
+    async def run_raw(
+        self, commands: Sequence[Command], *, within: float | None = None, idempotent: bool = False
+    ) -> list[Any]:
+        """Send commands, each to its node, all nodes at once; raw replies in order, an exception for each failure."""
+        keys = [first_key(self._ways[args[0]].route.words, args) for args in commands]
+        await self._nodes.primaries()
+        parts = groups(self._nodes, keys)
+        answers = await asyncio.gather(
+            *(
+                self._part(address, [commands[i] for i in group], within=within, idempotent=idempotent)
+                for address, group in parts.items()
+            )
+        )
+        replies: list[Any] = [None] * len(commands)
+        for group, part in zip(parts.values(), answers, strict=True):
+            for i, reply in zip(group, part, strict=True):
+                replies[i] = reply
+        for i, key in enumerate(keys):
+            if key is not None and isinstance(replies[i], AGAIN):
+                replies[i] = await self._settled(commands[i], key, replies[i])
+        return replies
+
+    async def _part(self, address: Address, part: list[Command], **options: Any) -> list[Any]:
+        """Send one node's part of a batch; what could not be sent at all is an exception in each place."""
+        try:
+            return await self.node(address).run_raw(part, **options)
+        except NotSentError as error:
+            return [error] * len(part)
+
+    async def _settled(self, args: Command, key: Any, error: Exception) -> Any:
+        try:
+            return await adrive(again(self._nodes, self._redirected, args, key=key, error=error))
+        except NotSentError as failure:
+            return failure
+
+    async def run_unit(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands that stand or fall together to the node that serves their one slot.
+
+        Raises:
+            ConfigurationError: their keys belong to several slots.
+        """
+        key = one_key(commands, lambda name: self._ways[name].route.words)
+        address = (await self._nodes.primaries())[0] if key is None else await self._nodes.owner(key)
+        replies = await self.node(address).run_unit(commands)
+        moved = next((reply for reply in replies if isinstance(reply, MovedError)), None)
+        if moved is None:
+            return replies
+        return await self.node(redirect(self._nodes, moved, key)).run_unit(commands)
+
+    async def supports(self, name: str) -> bool:
+        """Return whether the servers have a command."""
+        return await self.node((await self._nodes.primaries())[0]).supports(name)

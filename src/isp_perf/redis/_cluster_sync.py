@@ -1,0 +1,106 @@
+"""The drop-in client for threads over a cluster: each command goes to the node that serves its key."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import MovedError
+
+from isp_perf._core.slots import first_key
+from isp_perf._runtime.drive import drive
+from isp_perf.errors import NotSentError
+from isp_perf.redis._client import or_empty
+from isp_perf.redis._cluster import Cluster
+from isp_perf.redis._config import Address
+from isp_perf.redis._errors import settled
+from isp_perf.redis._redirects import AGAIN, Command, Ways, again, groups, is_everywhere, joined, one_key, redirect
+from isp_perf.redis._sync import BlockingRedis
+
+__all__ = ["ClusterBlockingRedis"]
+
+
+class ClusterBlockingRedis(BlockingRedis):
+    """``redis.Redis`` for threads over the nodes of a cluster; made by ``RedisPool.sync()``.
+
+    What is said of ``ClusterRedis`` holds here too. The nodes of a batch are asked one after the other.
+
+    Args:
+        cluster: the nodes.
+        decode: hand out text instead of bytes, as redis-py does with ``decode_responses``.
+    """
+
+    def __init__(self, cluster: Cluster, *, decode: bool = False) -> None:
+        self._nodes = cluster
+        self._decodes = decode
+        self._redirected = Ways(self._send, self._unit, time.sleep, cluster.refresh_blocking)
+        super().__init__(cluster.seed.client().states, decode=decode)
+
+    def node_client(self, address: Address) -> BlockingRedis:
+        """Return the client of one node."""
+        client: BlockingRedis = self._nodes.pool(address).sync(decode_responses=self._decodes)
+        return client
+
+    def _send(self, address: Address, args: Command) -> list[Any]:
+        return self.node_client(address).run_raw([args])
+
+    def _unit(self, address: Address, commands: list[Command]) -> list[Any]:
+        return self.node_client(address).run_unit(commands)
+
+    def _know(self) -> list[Address]:
+        """Return every primary, having asked for the map if it is not known."""
+        if not any(self._nodes.owners):
+            self._nodes.refresh_blocking()
+        return self._nodes.known_primaries()
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Execute a command on the node that serves its first key; options and errors as with one server."""
+        way = self._ways[args[0]]
+        key = first_key(way.route.words, args)
+        nodes = self._know()
+        if key is None:
+            everywhere = is_everywhere(way.route, args)
+            clients = [self.node_client(address) for address in (nodes if everywhere else nodes[:1])]
+            return joined(way.name, [client.execute_command(*args, **dict(options)) for client in clients])
+        try:
+            return self.node_client(self._nodes.owner_of(key)).execute_command(*args, **options)
+        except AGAIN as error:
+            reply = drive(again(self._nodes, self._redirected, args, key=key, error=error))
+        if isinstance(reply, Exception):
+            return or_empty(reply, options)
+        return reply if way.plain else self._shape(way.callback, reply, options)
+
+    def ask_many(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands as one batch; the answer holds the server's own replies, an exception for each failure."""
+        return list(map(settled, self.run_raw(commands)))
+
+    def run_raw(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands, each to its node; raw replies in order, an exception for each failure."""
+        keys = [first_key(self._ways[args[0]].route.words, args) for args in commands]
+        self._know()
+        replies: list[Any] = [None] * len(commands)
+        for address, group in groups(self._nodes, keys).items():
+            part = self.node_client(address).ask_many([commands[i] for i in group])
+            for i, reply in zip(group, part, strict=True):
+                replies[i] = reply
+        for i, key in enumerate(keys):
+            if key is not None and isinstance(replies[i], AGAIN):
+                replies[i] = self._settled(commands[i], key, replies[i])
+        return replies
+
+    def _settled(self, args: Command, key: Any, error: Exception) -> Any:
+        try:
+            return drive(again(self._nodes, self._redirected, args, key=key, error=error))
+        except NotSentError as failure:
+            return failure
+
+    def run_unit(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands that stand or fall together to the node that serves their one slot; errors as in asyncio."""
+        key = one_key(commands, lambda name: self._ways[name].route.words)
+        nodes = self._know()
+        replies = self.node_client(nodes[0] if key is None else self._nodes.owner_of(key)).run_unit(commands)
+        moved = next((reply for reply in replies if isinstance(reply, MovedError)), None)
+        return replies if moved is None else self._unit(redirect(self._nodes, moved, key), list(commands))
+
+    def supports(self, name: str) -> bool:
+        """Return whether the servers have a command."""
+        return self.node_client(self._know()[0]).supports(name)
