@@ -30,17 +30,29 @@ APPLICATION = textwrap.dedent("""
 """)
 
 
-class Server:
-    """uvicorn with workers, and a client that counts what it was answered."""
+SERVERS = {
+    "uvicorn": "uvicorn counted_service:app --workers {workers} --port {port} --log-level warning",
+    "gunicorn": "gunicorn counted_service:app -k asgi -w {workers} -b 127.0.0.1:{port} --log-level error",
+    "gunicorn, preloaded": "gunicorn counted_service:app --preload -k asgi -w {workers} -b 127.0.0.1:{port}"
+    " --log-level error",
+    "hypercorn": "hypercorn counted_service:app -w {workers} -b 127.0.0.1:{port} --log-level error",
+    "granian": "granian counted_service:app --interface asgi --workers {workers} --host 127.0.0.1 --port {port}"
+    " --log-level error",
+}
 
-    def __init__(self, folder, workers):
+
+class Server:
+    """A server with workers, and a client that counts what it was answered."""
+
+    def __init__(self, folder, workers, name="uvicorn"):
         (folder / "counted_service.py").write_text(APPLICATION)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        command = [sys.executable, "-m", "uvicorn", "counted_service:app", "--workers", str(workers)]
-        command += ["--port", self.url.rpartition(":")[2], "--log-level", "warning"]
-        self.process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+        line = SERVERS[name].format(workers=workers, port=self.url.rpartition(":")[2])
+        environ = os.environ | {"PYTHONPATH": str(folder)}
+        command = [sys.executable, "-m", *line.split()]
+        self.process = subprocess.Popen(command, cwd=folder, env=environ, stderr=subprocess.DEVNULL)
         self.answered = 0
         self.workers = set()
 
@@ -65,9 +77,33 @@ class Server:
         text = httpx.get(f"{self.url}/metrics/", timeout=5).text
         return float(re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[1])
 
+    def meet(self, workers):
+        """Ask until so many workers have answered."""
+        deadline = time.monotonic() + 60
+        while len(self.workers) < workers:
+            assert time.monotonic() < deadline, f"only {self.workers} answered"
+            self.job()
+
+    def survive(self, kills, workers=3):
+        """Kill random workers one after another and return the totals that were shown meanwhile."""
+        shown = []
+        for _ in range(kills):
+            os.kill(random.choice(sorted(self.workers)), signal.SIGKILL)
+            self.workers.clear()
+            deadline = time.monotonic() + 60
+            while len(self.workers) < workers:
+                assert time.monotonic() < deadline, "the killed worker was not replaced"
+                self.job()
+                shown.append(self.total())
+        return shown
+
     def stop(self):
         self.process.terminate()
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(20)
 
 
 @pytest.fixture
@@ -82,24 +118,40 @@ def server(tmp_path):
 
 def test_totals_are_the_clients_count_and_never_go_back(server):
     """Exact from every worker after the last answer; over kill -9 the total only grows and keeps what was shown."""
-    while len(server.workers) < 3:
-        server.job()
+    server.meet(3)
     for _ in range(10):
         assert server.total() == server.answered
     assert server.total('isp_http_requests_total{method="GET",route="/job",status="200"}') == server.answered
-    shown = []
-    for _ in range(3):
-        os.kill(random.choice(sorted(server.workers)), signal.SIGKILL)
-        server.workers.clear()
-        lost_at_most = server.answered
-        while len(server.workers) < 3:
-            server.job()
-            shown.append(server.total())
-        assert server.total() <= server.answered
-        assert server.total() >= server.answered - lost_at_most
+    shown = server.survive(kills=3)
     assert shown == sorted(shown)
     assert shown[-1] == server.answered
     assert server.total("isp_workers") == 3
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_hundred_kills_take_nothing_back(server):
+    """Over a hundred random kill -9 the total never falls, and ends exact."""
+    server.meet(3)
+    shown = server.survive(kills=100)
+    assert shown == sorted(shown)
+    assert shown[-1] == server.answered
+    assert server.total("isp_workers") == 3
+
+
+@pytest.mark.parametrize("name", [name for name in SERVERS if name != "uvicorn"])
+def test_every_server_gives_the_clients_count(name, tmp_path):
+    """Gunicorn (preloaded or not), hypercorn and granian need no setting: every worker answers with the exact total."""
+    pytest.importorskip(name.partition(",")[0], reason=f"{name} is not installed here")
+    server = Server(tmp_path, workers=2, name=name)
+    try:
+        server.wait()
+        server.meet(2)
+        for _ in range(5):
+            assert server.total() == server.answered
+        assert server.total("isp_workers") == 2
+    finally:
+        server.stop()
 
 
 def test_two_servers_of_one_user_never_meet(server, tmp_path):

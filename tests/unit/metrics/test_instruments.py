@@ -188,12 +188,14 @@ def test_exemplars_are_kept_per_cell_and_bounded(registry):
         took.observe(0.1, exemplar={"trace_id": "x" * 200})
 
 
-def test_threads_lose_no_update(registry):
+@pytest.mark.parametrize(
+    "rounds", [20_000, pytest.param(1_000_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
+)
+def test_threads_lose_no_update(registry, rounds):
     """Eight threads that count as fast as they can end at the exact sum, with thread switches every microsecond."""
     by_hand = registry.counter("by_hand", "N.")
     by_call = registry.counter("by_call", "N.")
     took = registry.histogram("took_seconds", "Took.")
-    rounds = 20_000
 
     def work():
         for _ in range(rounds):
