@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from isp_perf.cache import CacheManager
+from isp_perf.cache import CacheManager, _upkeep
 from isp_perf.redis import RedisPool
 from isp_perf.testing import FaultProxy
 
@@ -247,8 +247,9 @@ async def test_two_writers_of_one_key(managers):
     assert truth.loads == loads
 
 
-async def test_schemas_of_a_rolling_deploy_hear_of_each_other(redis_url):
+async def test_schemas_of_a_rolling_deploy_hear_of_each_other(redis_url, monkeypatch):
     """An invalidation reaches the key under every schema that a living manager uses."""
+    monkeypatch.setattr(_upkeep, "_ANNOUNCE_SECONDS", 0.05)
     async with RedisPool(redis_url) as pool:
         old, new = (CacheManager(redis=pool, schema=schema) for schema in (1, 2))
         truth = Truth()
@@ -319,7 +320,7 @@ def test_threads_have_a_coherent_local_level(redis_url):
 
 CHILD = textwrap.dedent("""
     import asyncio, os, sys
-    from isp_perf.cache import CacheManager
+    from isp_perf.cache import CacheManager, _upkeep
 
     async def main(url, what):
         cache = CacheManager(redis=url)

@@ -106,6 +106,18 @@ def test_no_mutation_of_a_valid_envelope_is_believed_or_raises():
     hammer(20_000, 7)
 
 
+@pytest.mark.soak
+def test_a_million_mutations_and_ten_million_forgeries():
+    """A million mutations of valid envelopes and ten million blind forgeries: none accepted, none raised."""
+    hammer(1_000_000, 11)
+    draw = random.Random(12)
+    sealer = Sealer("isp", [NEW])
+    data = sealer.seal("k", contents(b"x" * 20), shape=SHAPE)
+    head, tail = data[:-36], data[-20:]
+    for _ in range(10_000_000):
+        assert sealer.open("k", head + draw.randbytes(16) + tail, shape=SHAPE) is Rejection.FORGED
+
+
 def test_surrogates_in_tags_and_keys():
     """Names that are no valid UTF-8 text are sealed and found again."""
     sealer = Sealer("isp")
