@@ -143,7 +143,7 @@ async def test_drawing_never_takes_more_than_its_share(live):
     live._viewers, live._cost = 1, 0.0001
     assert live._pause() == 0.25
     live._viewers, live._cost = 50, 0.0025
-    assert live._pause() == pytest.approx(0.75)
+    assert live._pause() == pytest.approx(10 / 7)
     live._cost = 1.0
     assert live._pause() == 2.0
 
