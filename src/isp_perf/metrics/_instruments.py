@@ -327,7 +327,8 @@ class Family(Generic[Series]):
         if version != self._version:
             with self._lock:
                 version = self._version
-                keys = sorted(self._series)
+                added = list(self._series)[len(keys) :]  # none is ever removed
+                keys = sorted([*keys, *added])  # sorting a sorted list with a tail takes little more than a copy
                 series = [self._series[key] for key in keys]
                 self._order = (version, keys, series)
         return keys, series

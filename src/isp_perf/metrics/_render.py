@@ -2,6 +2,9 @@
 
 The part of a line before its value is made once per series and kept as long as the family's keys stay the same list;
 a scrape is then one join of prefix and number per series.
+
+Writing happens in a thread beside an event loop, and a thread that computes gives the interpreter up only every 5 ms
+(``sys.getswitchinterval``). So it pauses by itself several times a millisecond: no loop waits longer for a scrape.
 """
 
 import math
@@ -9,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from time import sleep
 from typing import Any, Final
 
 from isp_perf._core.histogram import cumulative, octave_edges
@@ -22,6 +26,9 @@ _UNITS: Final = ("seconds", "bytes", "ratio")
 # Exponents of the first and last octave edge shown of the log-linear layout.
 _SECONDS_OCTAVES: Final = (10, 36)  # 1 us to 69 s
 _WHOLE_OCTAVES: Final = (0, 30)  # 0 to 1 GiB
+_ROWS_AT_ONCE: Final = 2000  # less than half a millisecond
+_HISTOGRAM_ROWS: Final = 120  # what one histogram takes, in rows of a counter
+_PREFIX_ROWS: Final = 20
 _NONE: Final[Mapping[int, Exemplar]] = {}
 _NO_SERIES: Final[Mapping[Key, Mapping[int, Exemplar]]] = {}
 
@@ -105,6 +112,7 @@ class Renderer:
 
     def __init__(self) -> None:
         self._texts: dict[tuple[str, Format], tuple[list[Key], list[Any]]] = {}
+        self._rows = 0
 
     def render(self, snapshot: Snapshot, chosen: Format, names: frozenset[str] = frozenset()) -> bytes:
         """Return the body of a scrape.
@@ -132,9 +140,13 @@ class Renderer:
         if spec.kind == "histogram":
             shown = exemplars if chosen.openmetrics else _NO_SERIES
             for key, prefixes, value in zip(column.keys, texts, column.values, strict=True):
+                self._pause(_HISTOGRAM_ROWS)
                 pieces.extend(_histogram(spec, prefixes, value, exemplars=shown.get(key, _NONE)))
         else:
-            pieces.extend(_plain(column, texts))
+            for start in range(0, len(texts), _ROWS_AT_ONCE):
+                end = start + _ROWS_AT_ONCE
+                self._pause(len(texts[start:end]))
+                pieces.append(_plain(column.spec, texts[start:end], column.values[start:end]))
 
     def _kept(self, column: Column, chosen: Format) -> list[Any]:
         """Return the text before the value (histograms: one per line) of each series."""
@@ -143,17 +155,27 @@ class Renderer:
         if kept is not None and kept[0] is column.keys:
             return kept[1]
         write = _histogram_prefixes if column.spec.kind == "histogram" else _prefix
-        texts = [write(column.spec, key, chosen.escaping) for key in column.keys]
+        texts: list[Any] = []
+        for key in column.keys:
+            self._pause(_PREFIX_ROWS)
+            texts.append(write(column.spec, key, chosen.escaping))
         self._texts[place] = (column.keys, texts)
         return texts
 
+    def _pause(self, rows: int) -> None:
+        """Let other threads run before so many rows are written, if enough were written since the last time."""
+        self._rows += rows
+        if self._rows > _ROWS_AT_ONCE:
+            self._rows = rows
+            sleep(0)
 
-def _plain(column: Column, texts: list[str]) -> list[str]:
-    """Return the lines of a counter or gauge; a gauge of NaN has none."""
-    rows = zip(texts, column.values, strict=True)
-    if column.spec.kind == "counter":
-        return [f"{text}{value if type(value) is int else number(value)}\n" for text, value in rows]
-    return [f"{text}{number(value)}\n" for text, value in rows if not math.isnan(value)]
+
+def _plain(spec: Spec, texts: list[str], values: list[Any]) -> str:
+    """Return the lines of some series of a counter or gauge; a gauge of NaN has none."""
+    rows = zip(texts, values, strict=True)
+    if spec.kind == "counter":
+        return "".join([f"{text}{value if type(value) is int else number(value)}\n" for text, value in rows])
+    return "".join([f"{text}{number(value)}\n" for text, value in rows if not math.isnan(value)])
 
 
 def _asked_for(spec: Spec, names: frozenset[str]) -> bool:
