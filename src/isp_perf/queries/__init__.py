@@ -3,6 +3,7 @@
 from isp_perf._core.query_findings import Finding, Statement
 from isp_perf.errors import NPlusOneError, QueryBudgetError
 from isp_perf.queries._bulk import BulkResult, bulk_delete, bulk_insert, bulk_update, bulk_upsert
+from isp_perf.queries._cached import cached_query
 from isp_perf.queries._count import QueryCount, count_queries, query_budget
 from isp_perf.queries._dataloader import DataLoader
 from isp_perf.queries._install import BatchingWarning, Installed, install
@@ -37,6 +38,7 @@ __all__ = [
     "bulk_insert",
     "bulk_update",
     "bulk_upsert",
+    "cached_query",
     "count_queries",
     "install",
     "keyset_page",

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Dialect, TableClause, column, select
 
 from isp_perf.queries._compat_rows import driver_errors
 from isp_perf.queries._watch import noted
+from isp_perf.queries._writes import wrote
 
 __all__ = ["copy_in", "driver_of"]
 
@@ -44,6 +45,7 @@ def copy_in(connection: Connection, name: tuple[str | None, str], columns: dict[
     probe.close()
     rows = zip(*columns.values(), strict=True)
     work = _Copying(text, types, rows)
+    wrote(connection, table)
     started = perf_counter_ns()
     try:
         with driver_errors(connection, text):
