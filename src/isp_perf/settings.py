@@ -18,6 +18,7 @@ __all__ = ["Settings", "SettingsError"]
 T = TypeVar("T")
 
 _HIDDEN: Final = "***"
+_SHORTEST_KEY: Final = 16  # bytes
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _PREFIX: Final = "ISP_PERF_"
@@ -55,6 +56,9 @@ class Settings:
         compression: whether responses are compressed; default true.
         compression_minimum_size: bytes from which a body is compressed, >= 0; default 1024.
         ops: path under which the monitoring endpoints stand; default ``"/"``. Starts with a slash.
+        secret: keys of 16 or more bytes that seal cached values in Redis: the first one signs, all are accepted;
+            default none: damage and mix-ups are found, forgery is not.
+        share_circuits: whether the circuits of all processes open, probe and close together over Redis; default false.
 
     Raises:
         SettingsError: a field is out of its range; all of them are named.
@@ -69,6 +73,8 @@ class Settings:
     compression: bool = True
     compression_minimum_size: int = 1024
     ops: str = "/"
+    secret: tuple[bytes, ...] = ()
+    share_circuits: bool = False
 
     def __post_init__(self) -> None:
         problems = [problem for check in _CHECKS if (problem := check(self)) is not None]
@@ -81,7 +87,8 @@ class Settings:
 
         The variables are ``REDIS_URL``, ``REDIS_CLUSTER_NODES``, ``REDIS_SENTINELS``, ``DATABASE_URL``, and
         ``ISP_PERF_`` plus ``NAMESPACE``, ``SCHEMA``, ``CACHE_MAX_ENTRIES``, ``CACHE_TTL``, ``COMPRESSION``,
-        ``COMPRESSION_MINIMUM_SIZE`` and ``OPS``. No input makes it raise anything but ``SettingsError``.
+        ``COMPRESSION_MINIMUM_SIZE``, ``OPS``, ``SECRET`` (several keys are joined by commas) and ``SHARE_CIRCUITS``.
+        No input makes it raise anything but ``SettingsError``.
 
         Args:
             environ: the environment; default ``os.environ``.
@@ -104,6 +111,8 @@ class Settings:
             "compression": reader.switch("COMPRESSION"),
             "compression_minimum_size": reader.number("COMPRESSION_MINIMUM_SIZE", int),
             "ops": reader.text("OPS"),
+            "secret": reader.keys("SECRET"),
+            "share_circuits": reader.switch("SHARE_CIRCUITS"),
         }
         return reader.built(cls, {name: value for name, value in values.items() if value is not None})
 
@@ -113,6 +122,7 @@ class Settings:
             "redis": repr(self.redis),
             "database_url": None if self.database_url is None else _masked(self.database_url),
             **{name: getattr(self, name) for name in _PLAIN},
+            "secret": _HIDDEN if self.secret else None,
         }
 
     def __repr__(self) -> str:
@@ -127,6 +137,7 @@ _PLAIN: Final = (
     "compression",
     "compression_minimum_size",
     "ops",
+    "share_circuits",
 )
 
 
@@ -148,6 +159,11 @@ class _Reader:
         except ConfigurationError as error:
             self._problems.append(error)
             return None
+
+    def keys(self, name: str) -> tuple[bytes, ...] | None:
+        """Return a variable as keys, which commas separate."""
+        text = self.text(name)
+        return None if text is None else tuple([part.strip().encode() for part in text.split(",")])
 
     def number(self, name: str, kind: type[int] | type[float]) -> float | None:
         """Return a variable as a number."""
@@ -251,4 +267,25 @@ def _ops(settings: Settings) -> ConfigurationError | None:
     return ConfigurationError("ops", _short(settings.ops), "a path that starts with a slash", f"write /{settings.ops}")
 
 
-_CHECKS: Final = (_namespace, _schema, _cache_max_entries, _cache_ttl, _compression_minimum_size, _ops)
+def _secret(settings: Settings) -> ConfigurationError | None:
+    if all(len(key) >= _SHORTEST_KEY for key in settings.secret):
+        return None
+    return ConfigurationError("secret", "(hidden)", "keys of 16 or more bytes", "write secrets.token_hex(32)")
+
+
+def _share_circuits(settings: Settings) -> ConfigurationError | None:
+    if not settings.share_circuits or settings.redis.target is not None:
+        return None
+    return ConfigurationError("share_circuits", value=True, rule="circuits are shared over Redis", fix="set REDIS_URL")
+
+
+_CHECKS: Final = (
+    _namespace,
+    _schema,
+    _cache_max_entries,
+    _cache_ttl,
+    _compression_minimum_size,
+    _ops,
+    _secret,
+    _share_circuits,
+)

@@ -4,11 +4,12 @@ The toolkit configures the default cache manager and reads the default registrie
 rivals of them, so ``@cached`` and ``@circuit_breaker`` work with what it sets up.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from isp_perf.breaker import CircuitRegistry, circuits
+from isp_perf.breaker import CircuitRegistry, Fleet, circuits
 from isp_perf.cache import CacheManager, CachePolicy, cache_manager
 from isp_perf.compression import CompressionMiddleware, CompressionStats
 from isp_perf.metrics import MetricRegistry, MetricsMiddleware, registry
@@ -63,7 +64,9 @@ class Toolkit:
             schema=self.settings.schema,
             max_entries=self.settings.cache_max_entries,
             policy=CachePolicy(ttl=self.settings.cache_ttl),
+            secret=self.settings.secret or None,
         )
+        self._fleet: Fleet | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -117,11 +120,19 @@ class Toolkit:
         return WrappedApp(self, app, monitoring, ops=self.settings.ops if ops is None else ops)
 
     async def start(self) -> None:
-        """Begin: deliver what an earlier outage of Redis left undelivered. Optional, as everything begins on use."""
+        """Begin: deliver what an earlier outage of Redis left undelivered, and share the circuits if that is asked for.
+
+        Optional but for the circuits, as everything else begins on use.
+        """
+        if self.settings.share_circuits and self._fleet is None:
+            self._fleet = self.circuits.share(self.redis, namespace=self.settings.namespace)
         await self.cache.start()
 
     async def aclose(self) -> None:
-        """Close the connections to Redis; later uses open new ones."""
+        """Close the connections to Redis, and leave the fleet; later uses open new ones."""
+        fleet, self._fleet = self._fleet, None
+        if fleet is not None:
+            await asyncio.to_thread(fleet.close)
         await self.cache.aclose()
         await self.redis.aclose()
 

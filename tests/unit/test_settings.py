@@ -11,6 +11,7 @@ from isp_perf.errors import ConfigurationError
 from isp_perf.settings import Settings, SettingsError
 
 NAMES = ["NAMESPACE", "SCHEMA", "CACHE_MAX_ENTRIES", "CACHE_TTL", "COMPRESSION", "COMPRESSION_MINIMUM_SIZE", "OPS"]
+NAMES += ["SECRET", "SHARE_CIRCUITS"]
 VARIABLES = [f"ISP_PERF_{name}" for name in NAMES]
 VARIABLES += ["REDIS_URL", "REDIS_CLUSTER_NODES", "REDIS_SENTINELS", "DATABASE_URL"]
 
@@ -34,8 +35,12 @@ def test_every_variable_is_read():
             "ISP_PERF_COMPRESSION": "off",
             "ISP_PERF_COMPRESSION_MINIMUM_SIZE": "0",
             "ISP_PERF_OPS": "/ops",
+            "ISP_PERF_SECRET": "a-key-of-sixteen-bytes, an-older-key-of-as-many",
+            "ISP_PERF_SHARE_CIRCUITS": "on",
         }
     )
+    assert settings.secret == (b"a-key-of-sixteen-bytes", b"an-older-key-of-as-many")
+    assert settings.share_circuits
     assert settings.redis.url == "redis://localhost:6379/0"
     assert settings.database_url == "postgresql://u:p@db/x"
     assert (settings.namespace, settings.schema, settings.ops) == ("suporte", "7", "/ops")
@@ -125,3 +130,19 @@ def test_a_file_never_wins_over_the_environment(tmp_path, monkeypatch):
     path.write_text("")
     settings = Settings.from_env(dotenv=str(path))
     assert (settings.namespace, settings.schema) == ("real", "9")
+
+
+def test_a_short_key_is_refused_and_not_shown():
+    """A key below 16 bytes is a mistake, and no part of any key is ever printed."""
+    with pytest.raises(SettingsError, match="ISP_PERF_SECRET") as caught:
+        Settings.from_env({"ISP_PERF_SECRET": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+    settings = Settings(secret=(b"correct horse battery",))
+    assert "horse" not in repr(settings)
+    assert settings.as_dict()["secret"] == "***"
+
+
+def test_circuits_cannot_be_shared_without_redis():
+    """Sharing asks for a server."""
+    with pytest.raises(SettingsError, match="SHARE_CIRCUITS"):
+        Settings.from_env({"ISP_PERF_SHARE_CIRCUITS": "1"})

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from isp_perf.breaker import circuits
 from isp_perf.cache import cache_manager, cached
+from isp_perf.errors import ConfigurationError
 from isp_perf.metrics import registry
 from isp_perf.settings import Settings, SettingsError
 from isp_perf.toolkit import Toolkit
@@ -205,3 +206,13 @@ def test_queries_are_installed_on_request():
         installed.remove()
         engine.dispose()
     assert "isp_perf.queries" in sys.modules
+
+
+async def test_circuits_are_shared_from_start_to_end(redis_url):
+    """With share_circuits the default registry joins the fleet when the toolkit starts and leaves it when it ends."""
+    toolkit = Toolkit.from_env({"REDIS_URL": redis_url, "ISP_PERF_SHARE_CIRCUITS": "on"})
+    for _ in range(2):
+        await toolkit.start()
+        with pytest.raises(ConfigurationError, match="shared already"):
+            circuits.share(toolkit.redis)
+        await toolkit.aclose()
