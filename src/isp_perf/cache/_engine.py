@@ -117,6 +117,7 @@ class Engine:
 
     background: Background
     contexts: int
+    gate: Gate
     local: LocalLevel
     prefix: str
 

@@ -25,7 +25,7 @@ from isp_perf.cache._scope import ModeContext
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import CacheStats, CacheTally
 from isp_perf.cache._upkeep import keep
-from isp_perf.cache._writing import WriteIntent
+from isp_perf.cache._writing import PlacedIntent, WriteIntent
 from isp_perf.errors import ConfigurationError
 from isp_perf.typing import RemoteLevel
 
@@ -336,7 +336,7 @@ class CacheManager:
         Args:
             *keys: logical keys.
         """
-        return WriteIntent(self._engine.second, self._keys.removal, keys)
+        return WriteIntent(PlacedIntent(self._engine.second, self._keys.removal, keys))
 
     async def snapshot(self, path: str | PathLike[str], *, top: int = 1000) -> int:
         """Write the hottest calls of cached functions to a file, to warm the next start; keys, never values.

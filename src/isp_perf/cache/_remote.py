@@ -95,7 +95,27 @@ class SecondLevel:
         schemas: every schema that a living manager of the namespace uses.
     """
 
+    condition: Condition
+    delivering: int
     epoch: bytes
+    epoch_name: str
+    flush: bool
+    held: dict[str, Held]
+    identity: str
+    journal: Journal
+    level: RemoteLevel
+    local: LocalLevel
+    marks: Marks
+    namespace: str
+    prefix: str
+    schema: str
+    schemas: set[str]
+    schemas_name: str
+    sealed: dict[Flight, str]
+    sealer: Sealer
+    tally: Tally
+    trust: Trust
+    used_at: float
 
     def __init__(
         self,
@@ -125,9 +145,9 @@ class SecondLevel:
         self.trust = Trust(local)
         self.epoch = b""
         self.identity = ""
-        self.schemas: set[str] = {schema}
-        self.sealed: dict[Flight, str] = {}
-        self.held: dict[str, Held] = {}
+        self.schemas = {schema}
+        self.sealed = {}
+        self.held = {}
         self.used_at = monotonic()
         self.delivering = 0
         self._orphans: dict[str, tuple[bytes, float]] = {}

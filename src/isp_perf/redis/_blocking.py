@@ -10,15 +10,13 @@ from isp_perf.errors import NotSentError, RemoteError
 from isp_perf.redis import _flow, _flow_apart
 from isp_perf.redis._config import RedisSettings
 from isp_perf.redis._stats import BulkResult
-from isp_perf.typing import Listener, Order
+from isp_perf.typing import BlockingChannel, Listener, Order
 
 if TYPE_CHECKING:
     from isp_perf.redis._cluster import Cluster
-    from isp_perf.redis._cluster_channel import BlockingClusterChannel
     from isp_perf.redis._scripts import Dialect
     from isp_perf.redis._sync import BlockingRedis
     from isp_perf.redis._sync_pipeline import LeavingPipeline
-    from isp_perf.redis._tracking import BlockingTrackedChannel
 
 __all__ = ["BlockingPool"]
 
@@ -143,7 +141,7 @@ class BlockingPool:
             client.combiner, self._dialect, orders, node=client.node, within=within, connect_within=within
         )
 
-    def channel(self, prefix: str, listener: Listener, /) -> "BlockingTrackedChannel | BlockingClusterChannel":
+    def channel(self, prefix: str, listener: Listener, /) -> BlockingChannel:
         """Return a channel for keys that begin with ``prefix``, of which ``listener`` hears."""
         if self._cluster is not None:
             from isp_perf.redis._cluster_channel import BlockingClusterChannel

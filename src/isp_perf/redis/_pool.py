@@ -19,18 +19,16 @@ from isp_perf.redis import _flow, _flow_apart
 from isp_perf.redis._blocking import BlockingPool
 from isp_perf.redis._config import RedisSettings
 from isp_perf.redis._stats import BulkResult, Gap, Message, RedisHealth, RedisStats
-from isp_perf.typing import Guard, Listener, Order
+from isp_perf.typing import Channel, Guard, Listener, Order
 
 if TYPE_CHECKING:
     from isp_perf.redis._client import PipelinedRedis
     from isp_perf.redis._cluster import Cluster
-    from isp_perf.redis._cluster_channel import ClusterChannel
     from isp_perf.redis._lock import RedisLock
     from isp_perf.redis._pipeline import PoolPipeline
     from isp_perf.redis._scripts import Dialect
     from isp_perf.redis._state import States
     from isp_perf.redis._sync import BlockingRedis
-    from isp_perf.redis._tracking import TrackedChannel
 
 __all__ = ["RedisPool", "pools"]
 
@@ -457,7 +455,7 @@ class RedisPool:
         state = await self._shared().current()
         return await perform_on(state.fast, self._dialect, orders, within=within, connect_within=within)
 
-    def channel(self, prefix: str, listener: Listener, /) -> "TrackedChannel | ClusterChannel":
+    def channel(self, prefix: str, listener: Listener, /) -> Channel:
         """Return a channel of the running loop for keys that begin with ``prefix``, of which ``listener`` hears.
 
         Raises:

@@ -50,13 +50,24 @@ class _Server:
         writable: whether it stores anything.
     """
 
+    asked: Counter[str]
+    clock: Clock
+    data: dict[str, bytes]
+    due: dict[str, float]
+    identity: str
+    listeners: list[tuple[str, Listener]]
+    lock: Any
+    members: dict[str, dict[str, float]]
+    sick: bool
+    writable: bool
+
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.data: dict[str, bytes] = {}
-        self.due: dict[str, float] = {}
-        self.members: dict[str, dict[str, float]] = {}
-        self.listeners: list[tuple[str, Listener]] = []
-        self.asked: Counter[str] = Counter()
+        self.data = {}
+        self.due = {}
+        self.members = {}
+        self.listeners = []
+        self.asked = Counter()
         self.sick = False
         self.identity = "memory/1"
         self.writable = True
