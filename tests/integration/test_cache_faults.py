@@ -177,12 +177,23 @@ async def test_a_frozen_server_process():
 
 
 REFUSALS = {
-    "OOM": (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
-    "READONLY": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
-    "NOPERM": (("ACL", "SETUSER", "default", "-evalsha", "-eval"), ("ACL", "SETUSER", "default", "+@all")),
-    "NOPERM to store": (("ACL", "SETUSER", "default", "-set"), ("ACL", "SETUSER", "default", "+@all")),
-    "maxclients": (("CONFIG", "SET", "maxclients", "1"), ("CONFIG", "SET", "maxclients", "1000")),
+    "OOM": (["CONFIG SET maxmemory 1"], ["CONFIG SET maxmemory 0"]),
+    "READONLY": (["REPLICAOF 127.0.0.1 1"], ["REPLICAOF NO ONE"]),
+    "MASTERDOWN": (
+        ["CONFIG SET replica-serve-stale-data no", "REPLICAOF 127.0.0.1 1"],
+        ["REPLICAOF NO ONE", "CONFIG SET replica-serve-stale-data yes"],
+    ),
+    "NOPERM": (["ACL SETUSER default -evalsha -eval"], ["ACL SETUSER default +@all"]),
+    "NOPERM to store": (["ACL SETUSER default -set"], ["ACL SETUSER default +@all"]),
+    "NOAUTH": (["CONFIG SET requirepass secret", "CLIENT KILL TYPE normal"], ["CONFIG SET requirepass {}"]),
+    "maxclients": (["CONFIG SET maxclients 1"], ["CONFIG SET maxclients 1000"]),
 }
+
+
+async def tell(pool, commands):
+    """Send each of ``commands``; ``{}`` stands for an empty word."""
+    for command in commands:
+        await pool.client().execute_command(*(word.replace("{}", "") for word in command.split()))
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
@@ -194,12 +205,12 @@ async def test_what_a_server_refuses_reaches_no_reader(redis_url, refusal):
         service = Service(CacheManager(redis=pool))
         if refusal != "maxclients":
             await service.read(0)
-        await admin.client().execute_command(*begin)
+        await tell(admin, begin)
         try:
             spent = await service.served(range(1, 60))
             assert sum(spent) < 2
         finally:
-            await admin.client().execute_command(*end)
+            await tell(admin, end)
         await until(service.up)
         service.truth[3] = 33
         receipt = await service.read.invalidate(3)
