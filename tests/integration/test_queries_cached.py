@@ -1,5 +1,6 @@
 """Cached queries on PostgreSQL: asyncpg and, where it is installed, psycopg."""
 
+import asyncio
 import importlib.util
 
 import pytest
@@ -8,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from isp_perf import CacheManager
-from isp_perf.queries import bulk_insert, bulk_upsert, cached_query
+from isp_perf.queries import bulk_insert, bulk_upsert, cached_query, invalidation_ddl, listen
 
 
 class Base(DeclarativeBase):
@@ -133,3 +134,60 @@ def test_a_lost_connection_counts_as_a_commit(plain, names):
             writer.commit()
         reader.connection().exec_driver_sql("SELECT 1")
         assert names(reader) == (("ana",),)
+
+
+async def foreign(url, statement):
+    """Execute a statement as another program would, and return when the commit is done."""
+    import asyncpg
+
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def until(question, expected):
+    for _ in range(1000):
+        if await question() == expected:
+            return True
+        await asyncio.sleep(0.005)
+    return False
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg_async"])
+async def test_other_programs_are_heard(engine, postgres_url, names, manager, driver):
+    """With the printed triggers, what another program commits drops the rows; so does the end of a lost connection."""
+    if driver != "asyncpg" and importlib.util.find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed")
+    await foreign(postgres_url, invalidation_ddl(Base.metadata))
+    make = create_engine if driver == "psycopg" else create_async_engine
+    heard = make(postgres_url.replace("+asyncpg", f"+{driver}"))
+
+    async def count():
+        async with AsyncSession(engine) as session:
+            return len(await names(session))
+
+    with listen(manager, heard) as listening:
+        assert await asyncio.to_thread(listening.wait)
+        assert await count() == 1
+        await foreign(postgres_url, "INSERT INTO clientes VALUES (2, 'bia'), (3, 'caio')")
+        assert await until(count, 3)
+        await foreign(postgres_url, "DELETE FROM clientes WHERE id = 3")
+        assert await until(count, 2)
+        assert listening.heard >= 2
+        gaps = listening.gaps
+        await foreign(
+            postgres_url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query IN ('SELECT 1', 'LISTEN isp_perf') "
+            "OR query LIKE 'LISTEN%'",
+        )
+        await foreign(postgres_url, "TRUNCATE clientes CASCADE")
+        assert await until(count, 0)
+        assert await until(lambda: asyncio.to_thread(lambda: listening.gaps >= gaps + 2), expected=True)
+        assert await asyncio.to_thread(listening.wait)
+        await foreign(postgres_url, "INSERT INTO clientes VALUES (2, 'bia')")
+        assert await until(count, 1)
+    result = heard.dispose()
+    if result is not None:
+        await result

@@ -9,6 +9,7 @@ from isp_perf.queries._dataloader import DataLoader
 from isp_perf.queries._install import BatchingWarning, Installed, install
 from isp_perf.queries._into import preload_into
 from isp_perf.queries._lint import PreloadWarning
+from isp_perf.queries._listen import Listening, listen
 from isp_perf.queries._middleware import QueryBudgetMiddleware
 from isp_perf.queries._pages import Page, keyset_page
 from isp_perf.queries._plan import preload
@@ -16,6 +17,7 @@ from isp_perf.queries._records import read_records
 from isp_perf.queries._replicas import ReplicaRouter
 from isp_perf.queries._stats import QueryStats
 from isp_perf.queries._streams import stream
+from isp_perf.queries._triggers import invalidation_ddl
 from isp_perf.queries._watch import NPlusOneWarning
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "DataLoader",
     "Finding",
     "Installed",
+    "Listening",
     "NPlusOneError",
     "NPlusOneWarning",
     "Page",
@@ -41,7 +44,9 @@ __all__ = [
     "cached_query",
     "count_queries",
     "install",
+    "invalidation_ddl",
     "keyset_page",
+    "listen",
     "preload",
     "preload_into",
     "query_budget",

@@ -210,6 +210,12 @@ def test_savepoints(engine, names, asked):
             session.add(Cliente(nome="bia"))
         session.commit()
         assert names(session) == ["ana", "bia"]
+        session.rollback()
+        session.add(Cliente(nome="caio"))
+        session.flush()
+        session.begin_nested().rollback()
+        session.commit()
+        assert names(session) == ["ana", "bia", "caio"]
 
 
 def engine_begin(engine):
