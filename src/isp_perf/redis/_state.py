@@ -52,6 +52,7 @@ class LoopState:
     """
 
     bulk: Lane
+    decoding_pool: Any
     fast: Lane
     loop: asyncio.AbstractEventLoop
     pool: Any
