@@ -7,15 +7,16 @@ from isp_perf.cache._config import CachePolicy, PolicyOptions
 from isp_perf.cache._decorator import AsyncCached, CacheDecorator, ManyDecorator, SyncCached
 from isp_perf.cache._entry import FillingEntry, FillingTags, entry
 from isp_perf.cache._manager import CacheManager
-from isp_perf.cache._receipt import Receipt, WarmReport
-from isp_perf.cache._stats import CacheStats, CacheTally
-from isp_perf.cache._writing import WriteIntent
+from isp_perf.cache._receipt import Receipt
 
 if TYPE_CHECKING:
     from isp_perf.cache._blocking import SyncCacheManager
     from isp_perf.cache._codec import MsgpackCodec
+    from isp_perf.cache._figures import CacheStats, CacheTally
     from isp_perf.cache._insight import CacheHealth, Explanation, HotKey
+    from isp_perf.cache._report import WarmReport
     from isp_perf.cache._signed import PickleCodec
+    from isp_perf.cache._writing import WriteIntent
 
 __all__ = [
     "AsyncCached",
@@ -44,11 +45,15 @@ __all__ = [
 
 _ON_FIRST_USE = {
     "CacheHealth": "_insight",
+    "CacheStats": "_figures",
+    "CacheTally": "_figures",
     "Explanation": "_insight",
     "HotKey": "_insight",
     "MsgpackCodec": "_codec",
     "PickleCodec": "_signed",
     "SyncCacheManager": "_blocking",
+    "WarmReport": "_report",
+    "WriteIntent": "_writing",
 }
 
 

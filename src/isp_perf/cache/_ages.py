@@ -1,6 +1,6 @@
 """Values that are not fresh, errors that are kept: what may be returned now, and what is stored for later."""
 
-from random import SystemRandom
+from os import urandom
 from typing import Any, Final
 
 from isp_perf._core.eviction import Entry
@@ -15,6 +15,8 @@ __all__ = [
     "MISSING",
     "CachedError",
     "age_of",
+    "draw",
+    "handed_out",
     "insert_locked",
     "is_fresh",
     "keep_etag",
@@ -27,7 +29,7 @@ __all__ = [
 ]
 
 MISSING: Final = object()
-_random: Final = SystemRandom()
+_DIGITS: Final = 53  # of a float
 
 
 class CachedError:
@@ -39,6 +41,20 @@ class CachedError:
         self.failure = failure
 
 
+def draw() -> float:
+    """Return a random number, 0 <= x < 1; what ``random.SystemRandom`` does, without importing it."""
+    return (int.from_bytes(urandom(7)) >> (56 - _DIGITS)) * 2.0**-_DIGITS
+
+
+def handed_out(policy: CachePolicy, value: Any) -> Any:
+    """Return ``value`` as a caller under ``policy`` gets it."""
+    if policy.isolate == "share":
+        return value
+    from isp_perf.cache._copies import own
+
+    return own(value)
+
+
 def opened(value: Any) -> Any:
     """Return what an entry's value means to a caller: the value, or the failure to raise."""
     return own_copy(value.failure) if value.__class__ is CachedError else value
@@ -48,7 +64,7 @@ def life_of(policy: CachePolicy, now: float, *, ttl: float, load_seconds: float)
     """Return the life of a value that is stored ``now`` for ``ttl`` seconds."""
     early = policy.early_refresh
     if early == "xfetch":
-        after = xfetch_after(ttl, load_seconds, 1.0 - _random.random())
+        after = xfetch_after(ttl, load_seconds, 1.0 - draw())
     else:
         after = ttl if isinstance(early, str) else early * ttl
     revalidate, on_error = policy.stale_seconds
@@ -60,7 +76,7 @@ def lifetime(policy: CachePolicy, value: Any) -> float:
     ttl = float(policy.cache_none) if value is None and policy.cache_none is not True else policy.fresh
     if policy.when is not None and not policy.when(value):
         return 0.0
-    return ttl * (1 - policy.jitter * _random.random()) if policy.jitter else ttl
+    return ttl * (1 - policy.jitter * draw()) if policy.jitter else ttl
 
 
 def local_ttl(policy: CachePolicy, ttl: float) -> float:

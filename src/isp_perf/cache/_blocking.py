@@ -10,12 +10,13 @@ from isp_perf._runtime.drive import drive
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
 from isp_perf.cache._decorator import unwrapped
 from isp_perf.cache._engine import Engine
+from isp_perf.cache._figures import CacheStats
 from isp_perf.cache._hottest import read_calls, warm_calls_here, write_hottest
 from isp_perf.cache._insight import CacheHealth, Explanation, HotKey, Insight
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._options import options_for
-from isp_perf.cache._receipt import Receipt, WarmReport
-from isp_perf.cache._stats import CacheStats
+from isp_perf.cache._receipt import Receipt
+from isp_perf.cache._report import WarmReport
 from isp_perf.cache._warm import warm_here, warm_plan
 from isp_perf.cache._writing import WriteIntent
 

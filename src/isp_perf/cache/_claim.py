@@ -1,12 +1,14 @@
 """What one load may do, as the remote level has answered it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isp_perf._runtime.flights import Flight
 from isp_perf.cache._ages import MISSING
-from isp_perf.cache._marks import Mark
-from isp_perf.cache._remote import SecondLevel
+
+if TYPE_CHECKING:
+    from isp_perf.cache._marks import Mark
+    from isp_perf.cache._remote import SecondLevel
 
 __all__ = ["Claim"]
 
@@ -32,14 +34,14 @@ class Claim:
 
     found: Any
     joins: Flight | None
-    mark: Mark | None
+    mark: "Mark | None"
     past: bool
     seen: str
     stale: Any
     tags: frozenset[str]
     token: bytes | None
     versions: Mapping[str, bytes]
-    watch: Mark | None
+    watch: "Mark | None"
     wire: str
 
     def __init__(
@@ -47,8 +49,8 @@ class Claim:
         *,
         token: bytes | None = None,
         versions: Mapping[str, bytes] | None = None,
-        mark: Mark | None = None,
-        watch: Mark | None = None,
+        mark: "Mark | None" = None,
+        watch: "Mark | None" = None,
         found: Any = MISSING,
         joins: Flight | None = None,
         past: bool = False,
@@ -64,7 +66,7 @@ class Claim:
         self.seen = self.wire = ""
         self.stale = MISSING
 
-    def mark_again_locked(self, second: SecondLevel, wire: str) -> None:
+    def mark_again_locked(self, second: "SecondLevel", wire: str) -> None:
         """Mark the key anew before it is filled.
 
         Our own lease was news too. An accepted fill proves that nobody touched the key up to it.
@@ -73,7 +75,7 @@ class Claim:
             second.marks.lift_locked(self.mark)
             self.mark = second.marks.set_locked((wire,))
 
-    def lift_locked(self, second: SecondLevel) -> None:
+    def lift_locked(self, second: "SecondLevel") -> None:
         """Take the marks away: the local level will not keep the value."""
         for mark in (self.mark, self.watch):
             if mark is not None:

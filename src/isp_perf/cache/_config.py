@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import Any, Literal, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
 from isp_perf._core.ranges import one_of, seconds, share
 from isp_perf.errors import ConfigurationError
-from isp_perf.typing import Codec
+
+if TYPE_CHECKING:
+    from isp_perf.typing import Codec
 
 __all__ = ["CachePolicy", "PolicyOptions", "policy_with"]
 
@@ -32,7 +34,7 @@ class PolicyOptions(TypedDict, total=False):
     typed: bool
     isolate: Literal["copy", "share"]
     when: Callable[[Any], bool] | None
-    codec: Codec | None
+    codec: "Codec | None"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +101,7 @@ class CachePolicy:
     typed: bool = False
     isolate: Literal["copy", "share"] = "share"
     when: Callable[[Any], bool] | None = None
-    codec: Codec | None = None
+    codec: "Codec | None" = None
 
     def __post_init__(self) -> None:
         self._take_durations()

@@ -12,9 +12,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from isp_perf.cache._config import CachePolicy
-
-__all__ = ["handed_out", "own"]
+__all__ = ["own"]
 
 _ATOMS: Final = frozenset(
     {
@@ -33,11 +31,6 @@ def own(value: Any) -> Any:
         return _COPIERS[kind](value)
     except RecursionError:  # it contains itself
         return deepcopy(value)
-
-
-def handed_out(policy: CachePolicy, value: Any) -> Any:
-    """Return ``value`` as a caller under ``policy`` gets it."""
-    return own(value) if policy.isolate == "copy" else value
 
 
 def _other(value: Any) -> Any:

@@ -5,14 +5,14 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
 from isp_perf._runtime.drive import Failure, adrive, drive
-from isp_perf.cache._copies import handed_out
-from isp_perf.cache._exchange import Flow
+from isp_perf.cache._ages import handed_out
+from isp_perf.cache._engine import Flow
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._receipt import Receipt
 from isp_perf.cache._site import Site
-from isp_perf.cache._stats import CacheStats
 
 if TYPE_CHECKING:
+    from isp_perf.cache._figures import CacheStats
     from isp_perf.cache._insight import Explanation
 
 __all__ = ["AsyncCached", "CacheDecorator", "ManyDecorator", "SyncCached", "decorate"]
@@ -36,7 +36,7 @@ class SyncCached(Protocol[P, T_co]):
     __wrapped__: Callable[..., Any]
 
     @property
-    def stats(self) -> CacheStats:
+    def stats(self) -> "CacheStats":
         """Statistics of this function."""
         ...
 
@@ -125,7 +125,7 @@ class LiveStats:
 
     __slots__ = ("_take",)
 
-    def __init__(self, take: Callable[[], CacheStats]) -> None:
+    def __init__(self, take: "Callable[[], CacheStats]") -> None:
         self._take = take
 
     def __getattr__(self, name: str) -> Any:
@@ -143,7 +143,6 @@ class _Methods:
         self._keys = keys
         self._receipt = receipt
         self._tasks = site.asynchronous
-        self._together = keys.together(site)
         kinds = [parameter.kind for parameter in site.signature.parameters.values()]
         self._alone = len(kinds) == 1 and kinds[0] in _POSITIONAL  # one argument is the values
 
@@ -175,7 +174,7 @@ class _Methods:
         else:
             spread = len(site.plan.names) != 1
             calls = [site.call(site.bound(item if spread else (item,), {})) for item in iterable]
-        return (yield from self._together.answer(calls, tasks=self._tasks))
+        return (yield from self._keys.together(site).answer(calls, tasks=self._tasks))
 
     def peek(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
         default = kwargs.pop("default", None)

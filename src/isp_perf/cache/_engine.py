@@ -1,22 +1,25 @@
 """The levels of one manager together, and what one call asks of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from isp_perf._runtime.background import Background
-from isp_perf.cache._asking import Asker
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._gate import Gate
 from isp_perf.cache._local import Keyed, LocalLevel, Store
-from isp_perf.cache._remote import SecondLevel
-from isp_perf.typing import Clock, Codec, Observer
 
 if TYPE_CHECKING:
+    from isp_perf.cache._asking import Asker
     from isp_perf.cache._events import Events
+    from isp_perf.cache._remote import SecondLevel
+    from isp_perf.typing import Clock, Codec, Observer
 
-__all__ = ["Call", "Engine", "Source"]
+__all__ = ["Call", "Engine", "Flow", "Source"]
+
+Flow = Generator[Callable[[], Any], Any, Any]
+"""A slow path: yields steps to wait for, see ``_runtime.drive``."""
 
 
 class Source(Keyed, Protocol):
@@ -38,7 +41,7 @@ class Source(Keyed, Protocol):
         ...
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> "Codec":
         """How its values become bytes."""
         ...
 
@@ -161,13 +164,13 @@ class Engine:
         for site in self.sites:
             site.switch_locked(asking=self._modes > 0)
 
-    def observe(self, observer: Observer | None, name: str) -> None:
+    def observe(self, observer: "Observer | None", name: str) -> None:
         """Tell ``observer`` from now on, or nobody."""
         with self.local.lock:
             self.contexts += (observer is not None) - (self.events is not None)
             self.events = None if observer is None else self._events(observer, name)
 
-    def _events(self, observer: Observer, name: str) -> "Events":
+    def _events(self, observer: "Observer", name: str) -> "Events":
         from isp_perf.cache._events import Events
 
         events = Events(observer, name, self.local.lock)

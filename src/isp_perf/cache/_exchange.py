@@ -6,7 +6,7 @@ everything else means: load, and store nothing. Whatever invalidates a key remov
 before can never be stored, in any process.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from hashlib import sha1
@@ -23,13 +23,12 @@ from isp_perf.cache._asking import Asker, Reply
 from isp_perf.cache._claim import Claim
 from isp_perf.cache._codec import UNTYPED_SHAPE
 from isp_perf.cache._config import CachePolicy
-from isp_perf.cache._engine import Call, Engine
+from isp_perf.cache._engine import Call, Engine, Flow
 from isp_perf.cache._marks import Mark
 from isp_perf.cache._remote import SICKNESS, Held, SecondLevel
 from isp_perf.typing import Fill, Lease, Put, Release, Replace, Swap
 
 __all__ = [
-    "Flow",
     "abandon",
     "claimed",
     "contents_of",
@@ -43,7 +42,6 @@ __all__ = [
     "window_of",
 ]
 
-Flow = Generator[Callable[[], Any], Any, Any]
 _POLL_SECONDS: Final = 0.25
 _MOST_BYTES: Final = 8 << 20
 _draw: Final = SystemRandom().random

@@ -33,10 +33,10 @@ from isp_perf.cache._ages import (
     stale_value_locked,
     store_error_locked,
 )
+from isp_perf.cache._beyond import abandon, claimed, given_up, keep_remote, kept_locked
 from isp_perf.cache._claim import Claim
-from isp_perf.cache._engine import Call, Engine
+from isp_perf.cache._engine import Call, Engine, Flow
 from isp_perf.cache._entry import filled
-from isp_perf.cache._exchange import Flow, abandon, claimed, given_up, keep_remote, kept_locked
 from isp_perf.cache._local import LocalLevel
 from isp_perf.cache._refusal import refuse
 from isp_perf.cache._stats import Counters

@@ -14,7 +14,7 @@ from uuid import UUID
 from isp_perf._core.eviction import Entry
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._receipt import WarmReport
+from isp_perf.cache._report import WarmReport
 from isp_perf.cache._scope import fetch
 from isp_perf.cache._site import Site
 from isp_perf.cache._store import Store

@@ -14,9 +14,10 @@ from typing import Any, Final
 from isp_perf._core.departures import EXPIRED
 from isp_perf._core.eviction import Entry
 from isp_perf.cache._engine import Call, Engine
+from isp_perf.cache._figures import CacheStats, CacheTally, snapshot
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._site import Site
-from isp_perf.cache._stats import CacheStats, CacheTally, Counters, count_hits, snapshot
+from isp_perf.cache._stats import Counters, count_hits
 from isp_perf.cache._store import StagedEntry, Store
 
 __all__ = ["CacheHealth", "Explanation", "HotKey", "Insight", "explain_call"]

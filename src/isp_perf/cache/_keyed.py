@@ -5,26 +5,25 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from isp_perf._runtime.drive import Failure, adrive
 from isp_perf._runtime.flights import Flight, leading
-from isp_perf.cache._ages import MISSING, is_fresh
-from isp_perf.cache._codec import packed, plain_codec
+from isp_perf.cache._ages import MISSING, handed_out, is_fresh
+from isp_perf.cache._beyond import kept_locked, looked_up
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
-from isp_perf.cache._copies import handed_out
-from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._exchange import Flow, kept_locked
+from isp_perf.cache._engine import Call, Engine, Flow
 from isp_perf.cache._flow import insert_locked, lifetime, local_ttl
 from isp_perf.cache._local import Store
-from isp_perf.cache._many import Together, read_remote
-from isp_perf.cache._reading import looked_up, put_remote
 from isp_perf.cache._removal import Removal
 from isp_perf.cache._scope import bypassing, fetch, mode_of
 from isp_perf.cache._site import Site
 from isp_perf.cache._stats import Counters
-from isp_perf.typing import Clock, Codec
+
+if TYPE_CHECKING:
+    from isp_perf.cache._many import Together
+    from isp_perf.typing import Clock, Codec
 
 __all__ = ["KeySource", "Keys"]
 
@@ -42,7 +41,7 @@ class KeySource:
     """
 
     local_only = False
-    hit_clock: Clock | None = None
+    hit_clock: "Clock | None" = None
 
     def __init__(
         self,
@@ -50,7 +49,7 @@ class KeySource:
         counters: Counters,
         loader: Callable[[], Any] | None = None,
         *,
-        codec: Codec | None = None,
+        codec: "Codec | None" = None,
     ) -> None:
         self.policy = policy
         self.counters = counters
@@ -61,9 +60,11 @@ class KeySource:
         self._codec = codec
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> "Codec":
         """The policy's codec, or the one for plain values."""
         if self._codec is None:
+            from isp_perf.cache._codec import packed, plain_codec
+
             self._codec = plain_codec() if self.policy.codec is None else packed(self.policy.codec)
         return self._codec
 
@@ -122,8 +123,10 @@ class Keys:
         self.store = Store(KeySource(CachePolicy(), self._counters), "", by_key=True)
         self.removal = Removal(engine, sites, self.store)
 
-    def together(self, site: Site) -> Together:
+    def together(self, site: Site) -> "Together":
         """Return what answers several calls of ``site`` at once."""
+        from isp_perf.cache._many import Together
+
         return Together(self._engine, site.batcher)
 
     def _call(self, key: str, policy: CachePolicy, options: PolicyOptions) -> Call:
@@ -200,6 +203,8 @@ class Keys:
                 found[key] = handed_out(policy if entry.home.by_key else entry.home.owner.policy, entry.value)
 
     def _read_remote(self, found: dict[str, Any], missing: list[str], policy: CachePolicy, *, tasks: bool) -> Flow:
+        from isp_perf.cache._many import read_remote
+
         calls = [self._reading(key, policy) for key in missing] if self._engine.second is not None else []
         values = yield from read_remote(self._engine, calls, tasks=tasks)
         there = {key: value for key, value in zip(missing, values, strict=False) if value is not MISSING}
@@ -244,6 +249,8 @@ class Keys:
             self.removal.writes[written] = key
         try:
             if shared:
+                from isp_perf.cache._reading import put_remote
+
                 yield from put_remote(self._engine, call, written, value=value, ttl=ttl)
         finally:
             self.removal.writes.pop(written, None)

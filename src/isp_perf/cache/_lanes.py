@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from isp_perf._runtime.drive import Failure, without_frame
 from isp_perf._runtime.flights import ThreadWaiter
-from isp_perf.cache._exchange import Flow
+from isp_perf.cache._engine import Flow
 
 __all__ = ["Lane", "is_order", "perform_lanes", "side_by_side"]
 

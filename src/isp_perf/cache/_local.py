@@ -6,7 +6,7 @@ without another question: no clock, no lock. Whatever needs a look first is ``co
 
 from collections.abc import Hashable, Mapping, MutableMapping
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from isp_perf._core.departures import ABSENT, DISTRUSTED, EVICTED, EXPIRED, INVALIDATED, STALE, Departures
 from isp_perf._core.eviction import Entry, EvictionQueue
@@ -19,7 +19,9 @@ from isp_perf.cache._room import Borrowed, Weighed, room_for, weigh
 from isp_perf.cache._stats import Counters
 from isp_perf.cache._store import Keyed, StagedEntry, Store, WeighedEntry
 from isp_perf.cache._suspension import Suspension
-from isp_perf.typing import Clock
+
+if TYPE_CHECKING:
+    from isp_perf.typing import Clock
 
 __all__ = ["FINE_TTL", "Description", "Keyed", "LocalLevel", "StagedEntry", "Store"]
 
@@ -49,14 +51,14 @@ class LocalLevel:
 
     key_of = staticmethod(key_of)
 
-    clock: Clock
+    clock: "Clock"
     counters: Counters
     departures: Departures
     lock: Any
     plain: bool
     suspended: bool
 
-    def __init__(self, max_entries: int, clock: Clock) -> None:
+    def __init__(self, max_entries: int, clock: "Clock") -> None:
         self.lock = new_lock()
         self.counters = Counters(timed=True)
         self.departures = Departures(_REMEMBERED)
@@ -94,7 +96,7 @@ class LocalLevel:
     def configure_locked(
         self,
         max_entries: int,
-        clock: Clock,
+        clock: "Clock",
         *,
         max_bytes: int | None = None,
         l1: MutableMapping[Any, Any] | None = None,

@@ -12,26 +12,26 @@ from weakref import WeakSet, WeakValueDictionary
 from isp_perf._core.ranges import whole
 from isp_perf._runtime.drive import adrive
 from isp_perf._runtime.resolve import remote_level
-from isp_perf.cache._asking import Asker
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
 from isp_perf.cache._decorator import CacheDecorator, ManyDecorator, decorate, unwrapped
 from isp_perf.cache._engine import Engine
 from isp_perf.cache._keyed import Keys
 from isp_perf.cache._local import LocalLevel
 from isp_perf.cache._options import ROOM, ManagerOptions, check_options, options_for
-from isp_perf.cache._receipt import Receipt, WarmReport
-from isp_perf.cache._remote import SecondLevel
+from isp_perf.cache._receipt import Receipt
 from isp_perf.cache._scope import ModeContext
 from isp_perf.cache._site import Site
-from isp_perf.cache._stats import CacheStats, CacheTally
-from isp_perf.cache._upkeep import keep
-from isp_perf.cache._writing import PlacedIntent, WriteIntent
 from isp_perf.errors import ConfigurationError
-from isp_perf.typing import RemoteLevel
 
 if TYPE_CHECKING:
+    from isp_perf.cache._asking import Asker
     from isp_perf.cache._blocking import SyncCacheManager
+    from isp_perf.cache._figures import CacheStats, CacheTally
     from isp_perf.cache._insight import CacheHealth, Explanation, HotKey, Insight
+    from isp_perf.cache._remote import SecondLevel
+    from isp_perf.cache._report import WarmReport
+    from isp_perf.cache._writing import WriteIntent
+    from isp_perf.typing import RemoteLevel
 
 __all__ = ["CacheManager", "managers"]
 
@@ -98,12 +98,15 @@ class CacheManager:
             if engine.second is not None:
                 engine.second.leave()
             engine.second = second = None if level is None else self._second(level)
-            engine.asker = None if second is None else Asker(second)
+            engine.asker = None if second is None else _asker(second)
             engine.prefix = namespace
             engine.wall = time if clock is monotonic else clock
         engine.observe(chosen.get("observer"), self.name)
 
-    def _second(self, level: RemoteLevel) -> SecondLevel:
+    def _second(self, level: "RemoteLevel") -> "SecondLevel":
+        from isp_perf.cache._remote import SecondLevel
+        from isp_perf.cache._upkeep import keep
+
         options = self._options
         secret = options.get("secret") or ()
         return SecondLevel(
@@ -256,7 +259,7 @@ class CacheManager:
         *,
         concurrency: int = 8,
         progress: Callable[[int, int], None] | None = None,
-    ) -> WarmReport:
+    ) -> "WarmReport":
         """Load values before they are asked for; each is stored under its name as key.
 
         Args:
@@ -297,15 +300,15 @@ class CacheManager:
 
         return Insight(self._engine, self._keys)
 
-    def stats(self) -> CacheStats:
+    def stats(self) -> "CacheStats":
         """Return a snapshot of the statistics; every count is exact."""
         return self._insight.stats()
 
-    def tally(self) -> CacheTally:
+    def tally(self) -> "CacheTally":
         """Return how long loads took and how the remote level fared; every count is exact."""
         return self._insight.tally()
 
-    def functions(self) -> dict[str, CacheStats]:
+    def functions(self) -> "dict[str, CacheStats]":
         """Return the statistics of every living cached function by its key template, which holds no argument."""
         return self._insight.functions()
 
@@ -326,7 +329,7 @@ class CacheManager:
         """Return the state of both levels; asks nobody, so it never waits."""
         return self._insight.health()
 
-    def writing(self, *keys: str) -> WriteIntent:
+    def writing(self, *keys: str) -> "WriteIntent":
         """Return a context manager to put around a change of what ``keys`` are loaded from, its commit included.
 
         Until it is left no process believes or stores those keys. If this process dies between, the intent ends by
@@ -336,6 +339,8 @@ class CacheManager:
         Args:
             *keys: logical keys.
         """
+        from isp_perf.cache._writing import PlacedIntent, WriteIntent
+
         return WriteIntent(PlacedIntent(self._engine.second, self._keys.removal, keys))
 
     async def snapshot(self, path: str | PathLike[str], *, top: int = 1000) -> int:
@@ -364,7 +369,7 @@ class CacheManager:
         *,
         concurrency: int = 8,
         progress: Callable[[int, int], None] | None = None,
-    ) -> WarmReport:
+    ) -> "WarmReport":
         """Make the calls that ``snapshot`` wrote, hottest first; those of functions that are gone are left out.
 
         Args:
@@ -425,6 +430,12 @@ class CacheManager:
             raise ConfigurationError(
                 "key", site.template, f"{other.label} already has this template", "give each function its own"
             )
+
+
+def _asker(second: "SecondLevel") -> "Asker":
+    from isp_perf.cache._asking import Asker
+
+    return Asker(second)
 
 
 _DEFAULTS = CachePolicy()

@@ -6,13 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from isp_perf._runtime.drive import Failure, adrive, drive
-from isp_perf.cache._ages import MISSING, is_fresh
+from isp_perf.cache._ages import MISSING, handed_out, is_fresh
+from isp_perf.cache._beyond import kept_locked, looked_up
 from isp_perf.cache._claim import Claim
-from isp_perf.cache._copies import handed_out
-from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._exchange import Flow, kept_locked
+from isp_perf.cache._engine import Call, Engine, Flow
 from isp_perf.cache._flow import insert_locked, local_ttl
-from isp_perf.cache._reading import looked_up
 from isp_perf.cache._scope import fetch, mode_of
 
 if TYPE_CHECKING:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from time import monotonic
-from typing import Any, Final, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, cast
 
 from isp_perf._core.ranges import one_of, whole
 from isp_perf.cache._config import CachePolicy, PolicyOptions
 from isp_perf.errors import ConfigurationError
-from isp_perf.typing import Clock, Observer, RemoteLevel
+
+if TYPE_CHECKING:
+    from isp_perf.typing import Clock, Observer, RemoteLevel
 
 __all__ = ["ROOM", "ManagerOptions", "check_options", "check_secret", "options_for"]
 
@@ -18,7 +20,7 @@ _SHORTEST_SECRET: Final = 16
 class ManagerOptions(TypedDict, total=False):
     """The keywords of ``CacheManager``."""
 
-    redis: RemoteLevel | str | None
+    redis: "RemoteLevel | str | None"
     namespace: str
     schema: int | str
     max_entries: int
@@ -27,8 +29,8 @@ class ManagerOptions(TypedDict, total=False):
     policy: CachePolicy
     secret: bytes | Sequence[bytes] | None
     after_outage: Literal["flush", "trust"]
-    clock: Clock
-    observer: Observer | None
+    clock: "Clock"
+    observer: "Observer | None"
 
 
 def check_options(options: Mapping[str, object]) -> None:

@@ -9,8 +9,8 @@ from isp_perf._core.leases import LEASE_SECONDS, Finding, classify
 from isp_perf._runtime.flights import Flight
 from isp_perf.cache._ages import MISSING
 from isp_perf.cache._claim import Claim
-from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._exchange import Flow, contents_of, decoded, rest_of, sealed, stored_there, window_of
+from isp_perf.cache._engine import Call, Engine, Flow
+from isp_perf.cache._exchange import contents_of, decoded, rest_of, sealed, stored_there, window_of
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.typing import Answer, Lease, Put, Read
 

@@ -1,11 +1,10 @@
-"""What became of an invalidation, and what became of a warm-up."""
+"""What became of an invalidation."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-__all__ = ["Receipt", "WarmReport"]
+__all__ = ["Receipt"]
 
 _PAUSE: Final = 0.05
 
@@ -54,18 +53,3 @@ class Receipt:
 
     def __repr__(self) -> str:
         return f"Receipt(delivered={self.delivered})"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WarmReport:
-    """What ``warm_cache`` did.
-
-    Attributes:
-        loaded: names whose values are in the cache now.
-        failed: name -> error of those whose loader failed.
-        seconds: how long it took.
-    """
-
-    loaded: tuple[str, ...] = ()
-    failed: Mapping[str, Exception] = field(default_factory=dict[str, Exception])
-    seconds: float = 0.0

@@ -5,8 +5,7 @@ from weakref import WeakSet
 
 from isp_perf._core.globs import glob_pattern
 from isp_perf._runtime.flights import Flight
-from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._exchange import Flow
+from isp_perf.cache._engine import Call, Engine, Flow
 from isp_perf.cache._local import Store
 from isp_perf.cache._scope import forget_keys, forget_tags
 from isp_perf.cache._site import Site

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from isp_perf._core.departures import BYPASSED
 from isp_perf._runtime.drive import Failure, without_frame
 from isp_perf._runtime.flights import LEADING, Flight, leading
-from isp_perf.cache._engine import Call, Engine
-from isp_perf.cache._exchange import Flow
+from isp_perf.cache._engine import Call, Engine, Flow
 from isp_perf.cache._flow import fetch as fetch_from_levels
 from isp_perf.cache._store import Store
 

@@ -14,20 +14,19 @@ from isp_perf._core.canonical import record_fields
 from isp_perf._core.keys import HASH, Field, Template, parse_template
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf._runtime.specialize import parameters, specialize
-from isp_perf.cache._codec import codec_for
 from isp_perf.cache._config import CachePolicy, policy_with
-from isp_perf.cache._copies import own
 from isp_perf.cache._direct import Direct, is_direct
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._keyplan import KeyPlan, annotated_types
 from isp_perf.cache._local import FINE_TTL, Store
 from isp_perf.cache._scope import MODE, fetch
-from isp_perf.cache._stats import CacheStats, Counters, count_hits, snapshot
+from isp_perf.cache._stats import Counters, count_hits
 from isp_perf.errors import ConfigurationError
-from isp_perf.typing import Clock, Codec
 
 if TYPE_CHECKING:
     from isp_perf.cache._batcher import Batcher
+    from isp_perf.cache._figures import CacheStats
+    from isp_perf.typing import Clock, Codec
 
 __all__ = ["Site"]
 
@@ -117,9 +116,11 @@ class Site:
         return self.plan.owner == "self"
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> "Codec":
         """The policy's codec, or the one for the return annotation."""
         if self._codec is None:
+            from isp_perf.cache._codec import codec_for
+
             self._codec = codec_for(self.function, self.policy.codec)
         return self._codec
 
@@ -148,15 +149,18 @@ class Site:
             body = _LOOKUP.format(place=place, slot=slot, hit=_indented(hit))
             body = _ASKING + _indented(body) if asking else body
         body += _MISS.format(wait="await " if self.asynchronous else "", value=given.format("$found"))
-        names = {
+        names: dict[str, Any] = {
             "clock": self.hit_clock,
             "guard": self.plan.guard,
             "hot": self.store.hot,
             "id": id,
-            "own": own,
             "rare": (Exception, self._answer(), Failure, MODE.get),
             "shelves": self._shelves,
         }
+        if self.policy.isolate == "copy":
+            from isp_perf.cache._copies import own
+
+            names["own"] = own
         return specialize(self.function, body, names, asynchronous=self.asynchronous)
 
     def _answer(self) -> Callable[..., Any]:
@@ -254,8 +258,10 @@ class Site:
         """Return the store, and those of living instances."""
         return [self.store, *(store for _, store in list(self._instances.values()))]
 
-    def stats(self) -> CacheStats:
+    def stats(self) -> "CacheStats":
         """Return the statistics of this function."""
+        from isp_perf.cache._figures import snapshot
+
         with self.engine.local.lock:
             for store in self.stores():
                 store.fold_locked(self.engine.local.counters)
@@ -314,7 +320,7 @@ def _name_of(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
-def _hit_clock(clock: Clock, policy: CachePolicy) -> Clock | None:
+def _hit_clock(clock: "Clock", policy: CachePolicy) -> "Clock | None":
     """Return the clock to compare with on each hit; ``None`` if the reaper is exact enough."""
     shortest = policy.fresh if policy.local is None else min(policy.fresh, policy.local)
     return None if clock is monotonic and shortest >= FINE_TTL else clock

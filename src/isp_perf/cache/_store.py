@@ -1,7 +1,7 @@
 """Where one function's entries are, and what an entry with more than a ttl has besides."""
 
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from isp_perf._core.eviction import Entry
 from isp_perf._core.freshness import Life
@@ -9,7 +9,9 @@ from isp_perf._runtime.flights import Flight
 from isp_perf._runtime.reaper import Calendar, Moment, width
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._stats import Counters
-from isp_perf.typing import Clock
+
+if TYPE_CHECKING:
+    from isp_perf.typing import Clock
 
 __all__ = ["Keyed", "StagedEntry", "Store", "WeighedEntry"]
 
@@ -25,7 +27,7 @@ class Keyed(Protocol):
     policy: CachePolicy
 
     @property
-    def hit_clock(self) -> Clock | None:
+    def hit_clock(self) -> "Clock | None":
         """The clock the wrapper compares with on each hit; ``None``: it trusts ``hot``."""
         ...
 

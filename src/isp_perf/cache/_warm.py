@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from isp_perf._runtime.drive import adrive, drive
 from isp_perf.cache._config import CachePolicy, PolicyOptions, policy_with
 from isp_perf.cache._keyed import Keys
-from isp_perf.cache._receipt import WarmReport
+from isp_perf.cache._report import WarmReport
 from isp_perf.errors import ConfigurationError
 
 __all__ = ["Plan", "warm", "warm_here", "warm_plan"]

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from isp_perf._runtime.drive import adrive, drive
-from isp_perf.cache._exchange import Flow
+from isp_perf.cache._engine import Flow
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.cache._removal import Removal
 from isp_perf.typing import Commit, Intent
