@@ -72,18 +72,23 @@ def _breaker(name: str, report: Mapping[str, Any], readings: Readings) -> None:
     readings.add(_FAILURES, report["failure_count"], name)
     for state in STATES:
         readings.add(_STATE, int(report["state"] == state), name, state)
+    for change, number in report.get("transition_counts", {}).items():
+        before, _, after = change.partition("->")
+        readings.add(_TRANSITIONS, number, name, before, after)
+    _present(name, report, readings)
+
+
+def _present(name: str, report: Mapping[str, Any], readings: Readings) -> None:
+    """Add what a breaker says of its present state; a family made by ``key=`` says less."""
     wait = report.get("retry_after")
     if wait is not None:
         readings.add(_RETRY_AFTER, wait, name)
+    if calls := report.get("calls_counted"):
+        readings.add(_RATIO, report["failure_count"] / calls, name)
     opened = [event["at"] for event in report.get("transitions", ()) if event["after"] in _OPENED]
     if opened and report["state"] != "closed":
         readings.add(_OPENED_AT, opened[-1], name)
         readings.add(_OPEN_SECONDS, max(0.0, time.time() - opened[-1]), name)
-    if calls := report.get("calls_counted"):
-        readings.add(_RATIO, report["failure_count"] / calls, name)
-    for change, number in report.get("transition_counts", {}).items():
-        before, _, after = change.partition("->")
-        readings.add(_TRANSITIONS, number, name, before, after)
 
 
 BREAKER = Feature(

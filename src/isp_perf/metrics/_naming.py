@@ -15,6 +15,7 @@ from isp_perf.metrics._snapshot import Column, Key, Readings, Snapshot, Spec
 __all__ = ["Naming", "aliased", "checked"]
 
 Naming: TypeAlias = Literal["micrometer", "resilience4j"]
+"""Whose names the figures are also shown under: Micrometer's for caches and requests, resilience4j's for breakers."""
 
 _PERCENT: Final = 100
 _MISSING: Final = ""  # a label value that leaves the series out

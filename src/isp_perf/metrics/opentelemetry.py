@@ -194,11 +194,20 @@ class HistogramExporter(MetricExporter):
         return self._inner.export(MetricsData([*given, ours]), timeout_millis, **kwargs)
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Have the other exporter send what it holds."""
+        """Have the other exporter send what it holds.
+
+        Args:
+            timeout_millis: handed on.
+        """
         return self._inner.force_flush(timeout_millis)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Shut the other exporter down."""
+        """Shut the other exporter down.
+
+        Args:
+            timeout_millis: handed on.
+            **kwargs: handed on.
+        """
         self._inner.shutdown(timeout_millis, **kwargs)
 
     def _metrics(self) -> list[Metric]:

@@ -58,7 +58,16 @@ class Collector:
 def collector(
     source: MetricRegistry, target: Target | None = None, *, naming: Naming | Iterable[Naming] = ()
 ) -> Collector:
-    """Return a collector for ``source``, registered with ``target`` if one is given."""
+    """Return a collector for ``source``, registered with ``target`` if one is given.
+
+    Args:
+        source: the registry to read.
+        target: the prometheus-client registry it is registered with.
+        naming: whose names to show as well; see ``MetricsApp``.
+
+    Raises:
+        ConfigurationError: ``naming`` is not known.
+    """
     made = Collector(source, naming)
     if target is not None:
         target.register(made)
