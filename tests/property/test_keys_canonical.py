@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isp_perf._core.canonical import canonical
-from isp_perf._core.keys import field_text, parse_template
+from isp_perf._core.field_text import field_text
+from isp_perf._core.keys import parse_template
 from isp_perf.cache import CacheManager
 
 SCALARS = st.one_of(

@@ -6,17 +6,18 @@ calls ``hash`` (salted per process), ``repr`` or ``str`` of foreign objects (add
 Each value is written as tag, length and bytes, so no two sequences of values share an encoding.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from hashlib import blake2b
 from math import isnan
-from typing import Any, Final, TypeGuard, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
-__all__ = ["canonical", "digest", "moment_text", "number_text", "plain_scalar", "record_fields"]
+from isp_perf._core.kinds import record_fields
+
+__all__ = ["canonical", "digest", "moment_text", "number_text", "plain_scalar"]
 
 # int() and str() of larger numbers cost quadratic time; 10**4000 is beyond any identifier.
 _LARGEST_EXPONENT: Final = 4000
@@ -204,22 +205,6 @@ def moment_text(value: datetime) -> str:
     if value.utcoffset() is not None:
         value = value.astimezone(UTC)
     return datetime.isoformat(value.replace(fold=0))
-
-
-def record_fields(value: object) -> list[str] | None:
-    """Return the declared field names of a dataclass, Struct or pydantic model; ``None`` for anything else."""
-    if _is_dataclass(value):
-        return [field.name for field in dataclasses.fields(value)]
-    kind: Any = type(value)
-    for attribute in ("__struct_fields__", "model_fields", "__pydantic_fields__"):
-        declared: object = getattr(kind, attribute, None)
-        if isinstance(declared, tuple | dict):
-            return list(cast("Iterable[str]", declared))
-    return None
-
-
-def _is_dataclass(value: object) -> TypeGuard[Any]:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _class_name(kind: type) -> str:

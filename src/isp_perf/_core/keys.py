@@ -1,4 +1,4 @@
-"""Cache keys: templates, the text of a field, and the wire key.
+"""Cache keys: templates and the wire key; ``field_text`` has the text of a field.
 
 The grammar of a key is such that unequal fields never meet. Everything a field may not contain is written as ``%XX``
 (two hexadecimal digits); a ``%`` before any other character is ours: ``%n42`` a number, ``%s42`` a string that reads
@@ -8,32 +8,22 @@ between two fields that the template does not separate, ``%~`` the digest that e
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
 from string import Formatter
-from typing import Any, Final
-from uuid import UUID
+from typing import Final, NamedTuple
 
-from isp_perf._core.canonical import canonical, digest, moment_text, number_text
 from isp_perf.errors import ConfigurationError
 
-__all__ = ["HASH", "Field", "Template", "field_text", "parse_template", "shorten", "wire_key"]
+__all__ = ["HASH", "RESERVED", "Field", "Template", "field_value", "parse_template", "shorten", "wire_key"]
 
 HASH: Final = "hash"
 _LONGEST_BYTES: Final = 200
 _HEAD_BYTES: Final = 64
-_RESERVED: Final = ":{}*?[]%\\ \x7f" + "".join(map(chr, range(32)))
-_UNWRITTEN: Final = _RESERVED.replace("%", "")  # what no field text contains; "%" begins an escape
+RESERVED: Final = ":{}*?[]%\\ \x7f" + "".join(map(chr, range(32)))
+_UNWRITTEN: Final = RESERVED.replace("%", "")  # what no field text contains; "%" begins an escape
 _SEPARATORS: Final = "-_./,;|=&@+~!$()#'\"<>^`"
-_NUMBERS: Final = (int, float, Decimal)
-_READS_LIKE_ANOTHER: Final = re.compile(r"-?\d+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_READABLE: Final = frozenset({UUID, date, datetime})
-_SURROGATES: Final = range(0xD800, 0xE000)
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One field of a template.
 
     Attributes:
@@ -45,8 +35,7 @@ class Field:
     path: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """A parsed key template: ``literals[0] field[0] literals[1] field[1] ... literals[-1]``.
 
     Attributes:
@@ -146,7 +135,7 @@ def _with_borders(literals: list[str], fields: list[Field]) -> tuple[tuple[str, 
     escaped = ""
     for index in range(1, len(fields)):
         between = literals[index]
-        if any(character in _RESERVED for character in between):
+        if any(character in RESERVED for character in between):
             continue
         separator = next((character for character in between if character in _SEPARATORS), None)
         if separator is None:
@@ -156,70 +145,13 @@ def _with_borders(literals: list[str], fields: list[Field]) -> tuple[tuple[str, 
     return tuple(literals), tuple(fields), escaped
 
 
-def field_text(value: object, *, bare: type | None, typed: bool, secret: bytes, escaped: str = "") -> str:
-    """Return the text that stands for ``value`` in a key.
-
-    Args:
-        value: the argument.
-        bare: the annotated type, whose values are written without a tag; ``None``: not annotated.
-        typed: keep types apart that Python calls equal.
-        secret: key of the digests (from the namespace).
-        escaped: further characters to escape.
-
-    Raises:
-        TypeError: a value of a type that cannot be part of a key.
-    """
-    if not typed or type(value) is (bare or (str if isinstance(value, str) else int)):
-        if isinstance(value, str):
-            return ("" if _bare_text(value, bare) else "%s") + _escape(str.__str__(value), escaped)
-        if isinstance(value, _NUMBERS):
-            return _number(value, bare, escaped)
-    return _tagged(value, bare=bare, typed=typed, secret=secret, escaped=escaped)
-
-
-def _bare_text(value: str, bare: type | None) -> bool:
-    return bare is str or (bare is None and _READS_LIKE_ANOTHER.fullmatch(value) is None)
-
-
-def _number(value: Any, bare: type | None, escaped: str) -> str:
-    text = number_text(value)
-    plain = (bare is None and _READS_LIKE_ANOTHER.fullmatch(text)) or bare in {bool, int, float, Decimal}
-    return ("" if plain else "%n") + _escape(text, escaped)
-
-
-def _tagged(value: object, *, bare: type | None, typed: bool, secret: bytes, escaped: str) -> str:
-    if value is None:
-        return "%z"
-    if isinstance(value, UUID | date) and not (typed and type(value) not in _READABLE):
-        text = _readable(value)
-        tag = "%t" if isinstance(value, date) else "%u"
-        return ("" if tag == "%u" and bare in {None, UUID} else tag) + _escape(text, escaped)
-    return "%k" + digest(canonical(value, typed=typed), key=secret)
-
-
-def _readable(value: UUID | date) -> str:
-    if isinstance(value, datetime):
-        return moment_text(value)
-    return UUID.__str__(value) if isinstance(value, UUID) else date.isoformat(value)
-
-
-def _escape(text: str, also: str) -> str:
-    if text.isalnum() and text.isascii():
-        return text
-    return "".join(_escape_character(character, also) for character in text)
-
-
-def _escape_character(character: str, also: str) -> str:
-    if character in _RESERVED or character in also or ord(character) in _SURROGATES:
-        return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
-    return character
-
-
 def shorten(key: str) -> str:
     """Return ``key``, or for more than 200 bytes its readable head and the 128-bit digest of the whole."""
     data = key.encode("utf-8", "surrogatepass")
     if len(data) <= _LONGEST_BYTES:
         return key
+    from isp_perf._core.canonical import digest
+
     return data[:_HEAD_BYTES].decode("utf-8", "ignore") + "%~" + digest(data, key=b"isp_perf.long")
 
 

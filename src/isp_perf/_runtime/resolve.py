@@ -1,15 +1,17 @@
 """Finds what a feature needs of its sibling, by one dynamic import each, so that no feature names another."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isp_perf.errors import ConfigurationError
-from isp_perf.typing import RemoteLevel
+
+if TYPE_CHECKING:
+    from isp_perf.typing import RemoteLevel
 
 __all__ = ["remote_level", "zstd_module"]
 
 
-def remote_level(redis: object) -> RemoteLevel | None:
+def remote_level(redis: object) -> "RemoteLevel | None":
     """Return the remote level that ``redis`` means.
 
     Args:
@@ -20,6 +22,8 @@ def remote_level(redis: object) -> RemoteLevel | None:
     """
     if redis is None:
         return None
+    from isp_perf.typing import RemoteLevel
+
     if isinstance(redis, str):
         redis = import_module("isp_perf.redis").RedisPool(redis)
     if not isinstance(redis, RemoteLevel):

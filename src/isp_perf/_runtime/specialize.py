@@ -14,9 +14,9 @@ share one text, which is registered with ``linecache``, so that tracebacks show 
 import inspect
 import linecache
 import re
+from binascii import crc32
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, update_wrapper
-from hashlib import blake2b
 from textwrap import indent
 from types import CodeType, FunctionType
 from typing import Any
@@ -165,7 +165,8 @@ def _declaration(parameter: inspect.Parameter) -> str:
 @lru_cache(maxsize=1024)
 def _factory(source: str) -> CodeType:
     """Return the compiled factory that ``source`` defines; equal shapes share the result."""
-    filename = f"<isp_perf wrapper {blake2b(source.encode('utf-8', 'surrogatepass'), digest_size=6).hexdigest()}>"
+    text = source.encode("utf-8", "surrogatepass")
+    filename = f"<isp_perf wrapper {crc32(text):08x}{len(text):04x}>"
     # No modification time: linecache then never tries to find the text on disk again.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     module = compile(source, filename, "exec")

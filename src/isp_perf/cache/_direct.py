@@ -12,8 +12,8 @@ from asyncio import get_running_loop
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
-from uuid import UUID
 
+from isp_perf._core.kinds import is_uuid_kind
 from isp_perf._runtime.drive import without_frame
 from isp_perf._runtime.flights import LEADING, Flight, leading
 from isp_perf.cache._config import CachePolicy
@@ -28,7 +28,7 @@ __all__ = ["Direct", "is_direct"]
 
 _EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and handed on
 _HARMLESS: Final = frozenset({type(None), bool, int, float, str, bytes})
-_OWN_SLOT: Final = frozenset({type(None), bool, int, str, bytes, UUID})
+_OWN_SLOT: Final = frozenset({type(None), bool, int, str, bytes})
 _NO_SLOT: Final = object()
 _HEAD: Final = 32  # of a key that is shortened its first 64 bytes stay
 
@@ -178,7 +178,10 @@ def _finder(plan: KeyPlan) -> Callable[[tuple[Any, ...]], Any]:
     indexes = [plan.names.index(part.name) for part in plan.parts]
     if len(indexes) > 1 or (plan.apart and plan.guard is None):
         return partial(_some, indexes, apart=plan.apart)
-    return partial(_one, indexes[0], _OWN_SLOT if plan.guard is None else _OWN_SLOT & {plan.guard})
+    guard = plan.guard
+    if guard is None:
+        return partial(_one, indexes[0])
+    return partial(_guarded, indexes[0], guard) if _is_own(guard) else no_slot
 
 
 def no_slot(_values: tuple[Any, ...]) -> Any:
@@ -186,14 +189,23 @@ def no_slot(_values: tuple[Any, ...]) -> Any:
     return _NO_SLOT
 
 
-def _one(index: int, kinds: frozenset[type], values: tuple[Any, ...]) -> Any:
+def _is_own(kind: type) -> bool:
+    return kind in _OWN_SLOT or is_uuid_kind(kind)
+
+
+def _one(index: int, values: tuple[Any, ...]) -> Any:
     value = values[index]
-    return value if value.__class__ in kinds else _NO_SLOT
+    return value if value.__class__ in _OWN_SLOT or is_uuid_kind(value.__class__) else _NO_SLOT
+
+
+def _guarded(index: int, guard: type, values: tuple[Any, ...]) -> Any:
+    value = values[index]
+    return value if value.__class__ is guard else _NO_SLOT
 
 
 def _some(indexes: list[int], values: tuple[Any, ...], *, apart: bool) -> Any:
     given = [values[index] for index in indexes]
     kinds = [value.__class__ for value in given]
-    if not _OWN_SLOT.issuperset(kinds):
+    if not (_OWN_SLOT.issuperset(kinds) or all(map(_is_own, kinds))):
         return _NO_SLOT
     return (*given, *kinds) if apart else tuple(given)

@@ -10,17 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from math import isnan
 from typing import Any, Final, get_args, get_type_hints
-from uuid import UUID
 
-from isp_perf._core.canonical import canonical, digest, plain_scalar
-from isp_perf._core.keys import HASH, Field, Template, field_text, field_value
+from isp_perf._core.keys import HASH, Field, Template, field_value
+from isp_perf._core.kinds import is_uuid_kind
 
-__all__ = ["KeyPlan", "Slot", "annotated_types"]
+__all__ = ["KeyPlan", "Slot", "annotated_types", "is_scalar"]
 
 Slot = Any
-_SCALARS: Final = frozenset({str, int, bool, float, bytes, type(None), UUID})
+_SCALARS: Final = frozenset({str, int, bool, float, bytes, type(None)})
 _EVERYTHING: Final = frozenset({Field(HASH)})
 _PACKED: Final = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
+
+
+def is_scalar(kind: type) -> bool:
+    """Return whether a value of exactly this type is its own slot."""
+    return kind in _SCALARS or is_uuid_kind(kind)
 
 
 def annotated_types(function: Callable[..., Any], names: Sequence[str]) -> dict[str, type]:
@@ -90,7 +94,7 @@ class KeyPlan:
         if not self.apart or len(self.parts) != 1 or self.parts[0].path:
             return None
         kind = self._types.get(self.parts[0].name)
-        return kind if kind in _SCALARS else None
+        return kind if kind is not None and is_scalar(kind) else None
 
     def expression(self) -> str:
         """Return the slot as source, in the terms of ``specialize``."""
@@ -104,14 +108,14 @@ class KeyPlan:
         if self.native:
             given = [self._value(part, values) for part in self.parts]
             if not self.apart:
-                given = [value if value.__class__ in _SCALARS else plain_scalar(value) for value in given]
+                given = [value if is_scalar(value.__class__) else _plain(value) for value in given]
             if self._by_value(given):
                 return self._join(given), True
         return (self.key(values, token),), False
 
     def _by_value(self, given: list[Any]) -> bool:
         for value in given:
-            if value.__class__ not in _SCALARS or (value.__class__ is float and isnan(value)):
+            if not is_scalar(value.__class__) or (value.__class__ is float and isnan(value)):
                 return False
         guard = self.guard
         return guard is None or given[0].__class__ is guard
@@ -191,6 +195,8 @@ class KeyPlan:
         return self._field(field, field_value(field, bound))
 
     def _field(self, field: Field, value: Any, template: Template | None = None) -> str:
+        from isp_perf._core.field_text import field_text
+
         bare = None if field.path else self._types.get(field.name)
         escaped = (template or self.template).escaped
         try:
@@ -199,6 +205,8 @@ class KeyPlan:
             raise _refused(field.name, error) from None
 
     def _digest(self, bound: Mapping[str, Any]) -> str:
+        from isp_perf._core.canonical import canonical, digest
+
         pieces: list[bytes] = []
         for name, value in bound.items():
             try:
@@ -206,6 +214,12 @@ class KeyPlan:
             except TypeError as error:
                 raise _refused(name, error) from None
         return digest(b"".join(pieces), key=self._secret())
+
+
+def _plain(value: Any) -> Any:
+    from isp_perf._core.canonical import plain_scalar
+
+    return plain_scalar(value)
 
 
 def _refused(parameter: str, error: TypeError) -> TypeError:

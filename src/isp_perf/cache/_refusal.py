@@ -6,7 +6,7 @@ from itertools import islice
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final
 
-from isp_perf._core.canonical import record_fields
+from isp_perf._core.kinds import record_fields
 from isp_perf.errors import CodecError
 
 __all__ = ["is_harmless", "refuse"]

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final
 
-from isp_perf._core.canonical import record_fields
+from isp_perf._core.kinds import record_fields
 
 __all__ = ["came_back"]
 

@@ -10,8 +10,8 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
-from isp_perf._core.canonical import record_fields
 from isp_perf._core.keys import HASH, Field, Template, parse_template
+from isp_perf._core.kinds import record_fields
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf._runtime.specialize import parameters, specialize
 from isp_perf.cache._config import CachePolicy, policy_with

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from isp_perf._core.keys import field_text, parse_template, shorten
+from isp_perf._core.field_text import field_text
+from isp_perf._core.keys import parse_template, shorten
 from isp_perf.errors import ConfigurationError
 
 
