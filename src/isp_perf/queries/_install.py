@@ -72,6 +72,7 @@ def install(
     *,
     batching: Literal["peers", "off"] = "peers",
     detect: Detect = "off",
+    slow_ms: float | None = None,
     budget: int | None = None,
 ) -> Installed:
     """Batch the lazy loads of an engine's sessions, and watch its statements.
@@ -89,6 +90,9 @@ def install(
         detect: what to do about N+1. ``"off"`` (default): findings are kept for ``count_queries`` only. ``"warn"``: one
             ``NPlusOneWarning`` per line and relationship, at the user's line, and one log line a minute on
             ``isp_perf.queries``. ``"raise"``: ``NPlusOneError`` in place of the third statement.
+        slow_ms: milliseconds (>= 0) from which a statement is logged as slow on ``isp_perf.queries``, once a minute for
+            each text, with the line that sent it and, from PostgreSQL 12 on and for SQLite files, the plan; never with
+            values. ``None`` (default): none.
         budget: statements allowed per request (see ``QueryBudgetMiddleware``) or, where no scope is open, per checkout
             of a connection; more are logged as a warning. ``None`` (default): any number. Never an error.
 
@@ -96,8 +100,8 @@ def install(
         A handle with ``stats()`` and ``remove()``.
 
     Raises:
-        ConfigurationError: ``target`` leads to no engine, ``batching`` or ``detect`` is unknown, or ``budget`` is no
-            whole number >= 0.
+        ConfigurationError: ``target`` leads to no engine, ``batching`` or ``detect`` is unknown, ``budget`` is no whole
+            number >= 0, or ``slow_ms`` is negative.
     """
     if detect not in _DETECT:
         raise ConfigurationError("detect", detect, "detect is 'off', 'warn' or 'raise'", "take one of the three")
@@ -105,8 +109,11 @@ def install(
         raise ConfigurationError("batching", batching, "batching is 'peers' or 'off'", "take one of the two")
     if budget is not None:
         require_budget("budget", budget)
+    if slow_ms is not None and not slow_ms >= 0:
+        raise ConfigurationError("slow_ms", slow_ms, "a time is >= 0 milliseconds", "leave it out to log none")
     watch = _watch_of(engine_of(target))
     watch.detect, watch.budget = detect, budget
+    watch.tell_slow(slow_ms)
     handle: Installed = watch.handle or Installed(watch)
     watch.handle = handle
     if batching == "off":
@@ -114,7 +121,9 @@ def install(
     elif can_batch():
         handle.batch(target)
     else:
-        warnings.warn("peer batching needs the select-in loader of SQLAlchemy 2.0 or 2.1", BatchingWarning, stacklevel=2)
+        warnings.warn(
+            "peer batching needs the select-in loader of SQLAlchemy 2.0 or 2.1", BatchingWarning, stacklevel=2
+        )
     return handle
 
 

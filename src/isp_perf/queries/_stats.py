@@ -19,6 +19,8 @@ class QueryStats:
         over_budget: scopes that sent more statements than the budget.
         batches: loads that were answered for several objects at once.
         peers: objects they were answered for.
+        slow: statements that took ``slow_ms`` or longer.
+        unexplained: slow statements whose plan the database could not be asked for.
     """
 
     statements: int = 0
@@ -29,6 +31,8 @@ class QueryStats:
     over_budget: int = 0
     batches: int = 0
     peers: int = 0
+    slow: int = 0
+    unexplained: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """Return the counters by name."""

@@ -19,6 +19,7 @@ from isp_perf._core.query_findings import Entry, Finding
 from isp_perf.errors import NPlusOneError
 from isp_perf.queries._compat import go_first
 from isp_perf.queries._scopes import CURRENT, Mark, Scope, fingerprint_of
+from isp_perf.queries._slow import SlowLog
 from isp_perf.queries._stats import QueryStats
 
 __all__ = ["LOG", "WATCHES", "Detect", "NPlusOneWarning", "Watch", "noted"]
@@ -44,7 +45,7 @@ class Watch:
         stats: the counters to count in.
     """
 
-    __slots__ = ("__weakref__", "_hooks", "_seen", "budget", "detect", "engine", "handle", "sites", "stats")
+    __slots__ = ("__weakref__", "_hooks", "_seen", "budget", "detect", "engine", "handle", "sites", "slow", "stats")
 
     engine: Engine
     sites: dict[tuple[str, str, str, int], int]
@@ -55,6 +56,7 @@ class Watch:
         self.stats = stats
         self.detect: Detect = "off"
         self.budget: int | None = None
+        self.slow: SlowLog | None = None
         self.sites = {}  # (kind, path, file, line) -> findings, of the first sites only
         self.handle: Any = None  # what install() returned, kept alive with the engine
         self._seen: dict[tuple[str, int, str], float] = {}
@@ -78,7 +80,7 @@ class Watch:
         context = call[-1]
         scope = CURRENT.get()
         if scope is None and (scope := self._of_checkout(context)) is None:
-            return False
+            return self.slow is not None and self._time(name, call)
         entry = scope.entries.get(call[1])
         if entry is not None and entry.quiet and scope.outer is None and _is_known(scope, entry, call):
             return self._count(name, call, scope, entry)
@@ -92,9 +94,23 @@ class Watch:
             spent = perf_counter_ns() - started
             for mark in marks:
                 mark.done(spent, failed=failed)
-            self.stats.statements += 1
-            self.stats.nanoseconds += spent
+            self._add(call, spent)
         return True
+
+    def _time(self, name: str, call: tuple[Any, ...]) -> bool:
+        """Execute a statement for which nothing is open, and look whether it was slow."""
+        started = perf_counter_ns()
+        try:
+            self._execute(name, call, call[-1])
+        finally:
+            self._add(call, perf_counter_ns() - started)
+        return True
+
+    def _add(self, call: tuple[Any, ...], spent: int) -> None:
+        self.stats.statements += 1
+        self.stats.nanoseconds += spent
+        if self.slow is not None and spent >= self.slow.limit:
+            self.slow.note(call[1], spent)
 
     def _count(self, name: str, call: tuple[Any, ...], *where: Any) -> bool:
         """Execute a statement about which everything is known, and count it."""
@@ -112,9 +128,7 @@ class Watch:
             if settled is not None:
                 settled.total += 1
                 settled.nanoseconds += spent
-            stats = self.stats
-            stats.statements += 1
-            stats.nanoseconds += spent
+            self._add(call, spent)
         return True
 
     def _execute(self, name: str, call: tuple[Any, ...], context: Any) -> None:
@@ -157,6 +171,11 @@ class Watch:
             self.over_budget(scope, "one checkout of a connection")
 
     # ---- what is done about findings ---------------------------------------------------------------------------------
+
+    def tell_slow(self, milliseconds: float | None) -> None:
+        """Log statements that take so long; ``None``: none."""
+        limit = None if milliseconds is None else int(milliseconds * 1e6)
+        self.slow = None if limit is None else SlowLog(self.engine, limit, stats=self.stats, log=LOG.warning)
 
     def over_budget(self, scope: Scope, where: str) -> None:
         """Log that ``scope`` sent more statements than the budget allows."""
