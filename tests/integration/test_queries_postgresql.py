@@ -5,7 +5,7 @@ import importlib.util
 from typing import NamedTuple
 
 import pytest
-from sqlalchemy import ForeignKey, Index, create_engine, insert, select, text
+from sqlalchemy import ForeignKey, Index, create_engine, event, insert, select, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 
@@ -32,6 +32,7 @@ class Conversa(Base):
     notadas: Mapped[list["Mensagem"]] = relationship(
         viewonly=True, order_by="[Mensagem.nota.desc().nulls_last(), Mensagem.id]"
     )
+    partes: Mapped[list["Parte"]] = relationship(viewonly=True, order_by="Parte.numero")
 
 
 class Mensagem(Base):
@@ -40,6 +41,12 @@ class Mensagem(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     nota: Mapped[int | None]
     conversa_id: Mapped[int] = mapped_column(ForeignKey("conversas.id"))
+
+
+class Parte(Base):
+    __tablename__ = "partes"
+    conversa_id: Mapped[int] = mapped_column(ForeignKey("conversas.id"), primary_key=True)
+    numero: Mapped[int] = mapped_column(primary_key=True)
 
 
 async def fill(engine):
@@ -83,6 +90,31 @@ async def test_preload_and_limits(factory):
                     assert conversa.cliente.nome == f"c{conversa.id}"
                 session.expunge_all()
     assert queries.count == 6
+
+
+async def test_a_limit_with_a_composite_key(factory):
+    """Rows that two columns identify are cut off per parent like any others."""
+    async with factory() as session:
+        await session.execute(insert(Parte), [{"conversa_id": c, "numero": n} for c in range(1, 11) for n in range(c)])
+        found = await session.scalars(select(Conversa).options(*preload(Conversa, "partes", limit=-3)))
+        kept = {conversa.id: [parte.numero for parte in conversa.partes] for conversa in found}
+    assert kept == {c: list(range(c))[-3:] if c <= 10 else [] for c in range(1, 31)}
+
+
+async def test_a_limit_reads_no_row_it_does_not_keep(factory):
+    """The rows per parent come from the index on parent and order, backwards for the last ones."""
+    sent = []
+    async with factory() as session:
+        engine = session.bind.sync_engine
+        event.listen(engine, "before_cursor_execute", lambda *call: sent.append(call[2:4]))
+        (await session.scalars(select(Conversa).options(*preload(Conversa, "mensagens", limit=-2)))).all()
+        statement, parameters = sent[-1]
+        connection = await session.connection()
+        await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        plan = "\n".join((await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).scalars())
+    assert "Backward using ix_c on mensagens" in plan
+    assert "Seq Scan" not in plan
+    assert "Index Cond: (id = ANY (" in plan
 
 
 async def test_preload_into(factory):

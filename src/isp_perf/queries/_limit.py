@@ -3,9 +3,11 @@
 The usual way, ``row_number() OVER (PARTITION BY ...)``, reads and numbers every row of every parent. Here the load of
 the targets gets one more condition: their key is among the first ``n`` of their parent, looked up parent by parent
 through an index. The statement already carries the parents' keys, and the condition reads them from the same
-parameter, so no further round trip is needed. It is written in three forms, and compiled to the one that fits:
+parameter, so no further round trip is needed. It is written in several forms, and compiled to the one that fits:
 
 * ``LATERAL`` where the database has it;
+* on PostgreSQL the same, with single keys put into an array first: one sorted walk along the index then finds their
+  rows, where a join would look up each of them;
 * on SQLite a correlated key list, which it evaluates once per parent;
 * without the parents' keys, that is when one expired list is loaded again, a correlated ``EXISTS``.
 """
@@ -13,7 +15,7 @@ parameter, so no further round trip is needed. It is written in three forms, and
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, exists, select, true, tuple_
+from sqlalchemy import ARRAY, Select, Tuple, any_, bindparam, exists, func, select, true, tuple_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapper, RelationshipProperty, aliased
 from sqlalchemy.orm.interfaces import RelationshipDirection
@@ -66,8 +68,11 @@ def mirrored(clause: Any) -> ColumnElement[Any]:
     return turned.nulls_last() if nulls_first else turned.nulls_first()
 
 
+_LATERAL, _ARRAY, _NESTED, _ALONE = range(4)
+
+
 class _Cut(FunctionElement[Any]):
-    """One condition in three forms; see the top of this module."""
+    """One condition in several forms; see the top of this module."""
 
     inherit_cache = True
     name = "isp_perf_first_rows"
@@ -78,19 +83,24 @@ class _Cut(FunctionElement[Any]):
 
 def _compiled(element: Any, compiler: Any, options: dict[str, Any], *, form: int) -> str:
     if SELECTIN_KEYS not in compiler.binds:
-        form = 2
+        form = _ALONE
     text: str = compiler.process(list(element.clauses)[form], **options)
     return text
 
 
 @compiles(_Cut)
 def _compile_lateral(element: Any, compiler: Any, **options: Any) -> str:
-    return _compiled(element, compiler, options, form=0)
+    return _compiled(element, compiler, options, form=_LATERAL)
+
+
+@compiles(_Cut, "postgresql")
+def _compile_array(element: Any, compiler: Any, **options: Any) -> str:
+    return _compiled(element, compiler, options, form=_ARRAY)
 
 
 @compiles(_Cut, "sqlite")
 def _compile_nested(element: Any, compiler: Any, **options: Any) -> str:
-    return _compiled(element, compiler, options, form=1)
+    return _compiled(element, compiler, options, form=_NESTED)
 
 
 def _row(columns: Sequence[Any]) -> Any:
@@ -116,12 +126,21 @@ def cut_off(relation: RelationshipProperty[Any], limit: int) -> ColumnElement[bo
     asked = _row(_keys(parent, relation.parent)).in_(bindparam(SELECTIN_KEYS, expanding=True))
     mine = _row(_keys(relation.mapper.class_, relation.mapper))
     lateral = first.lateral()
-    by_lateral = mine.in_(select(*lateral.c).select_from(parent).join(lateral, true()).where(asked))
+    kept = select(*lateral.c).select_from(parent).join(lateral, true()).where(asked)
     others = _keys(other, relation.mapper)
     nested = select(*others).select_from(parent).join(other, _row(others).in_(first)).where(asked)
     own = getattr(parent, relation.key)
     alone = exists().select_from(parent).where(own, mine.in_(first)).correlate(relation.mapper.class_)
-    return _Cut(by_lateral, mine.in_(nested), alone)
+    return _Cut(mine.in_(kept), _in_array(mine, kept), mine.in_(nested), alone)
+
+
+def _in_array(mine: Any, kept: Select[Any]) -> ColumnElement[bool]:
+    """Return the condition that ``mine`` is among the keys ``kept``, which are put into an array if they are single."""
+    if isinstance(mine, Tuple):
+        return mine.in_(kept)
+    keys: Any = func.array(kept.scalar_subquery(), type_=ARRAY(mine.type))
+    found: ColumnElement[bool] = mine == any_(keys)
+    return found
 
 
 def _keys(entity: Any, mapper: Mapper[Any]) -> list[Any]:
