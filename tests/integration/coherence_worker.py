@@ -112,7 +112,7 @@ class Worker:
 async def main(order):
     """Run one worker and print its records and its counts."""
     async with asyncpg.create_pool(order["truth"], min_size=4, max_size=16) as truth:
-        cache = CacheManager(redis=order["redis"], namespace="histories")
+        cache = CacheManager(redis=order["redis"], namespace=order["namespace"])
         worker = Worker(cache, truth, order)
         await worker.run()
         stats, health = cache.stats(), cache.health()

@@ -74,6 +74,7 @@ def run(redis_url, postgres_url, *, seed, seconds, chaos, pause=0.02):
         for number in range(PROCESSES):
             order = {"truth": truth, "name": f"p{number}", "seed": chance.random(), "keys": KEYS, "pause": pause}
             order |= {"start": start, "end": end, "settled": settled, "redis": redis_url}
+            order["namespace"] = f"history{seed}"  # the truth starts again from 0
             if chaos:
                 order["redis"] = f"redis://{proxies[number].host}:{proxies[number].port}{where.path}"
             command = [sys.executable, str(WORKER), json.dumps(order)]
