@@ -33,6 +33,7 @@ _COUNTED: Final = {
     **dict.fromkeys(("BLMPOP", "BZMPOP", "EVAL", "EVALSHA", "EVALSHA_RO", "EVAL_RO", "FCALL", "FCALL_RO"), 2),
 }
 _PLACES: Final = {"BITOP": 2, "MIGRATE": 3}
+_NONE: Final = (0, "0", b"0", None)  # how a number of keys says that there is none
 
 
 def key_slot(key: bytes) -> int:
@@ -58,12 +59,19 @@ def first_key(words: Sequence[str], args: Sequence[Any]) -> Any:
     if name in _KEYLESS:
         return None
     if name in _STREAMS:
-        upper = [part.upper() if isinstance(part, str | bytes) else part for part in args]
-        return next((_at(args, i + 1) for i, part in enumerate(upper) if part in {"STREAMS", b"STREAMS"}), None)
+        return _after_streams(args)
     counted = _COUNTED.get(name)
     if counted is not None:
-        return None if str(_at(args, counted)) in {"0", "None"} else _at(args, counted + 1)
+        return None if _at(args, counted) in _NONE else _at(args, counted + 1)
     return _at(args, _PLACES.get(name, 1))
+
+
+def _after_streams(args: Sequence[Any]) -> Any:
+    """Return what follows the word STREAMS."""
+    for i, part in enumerate(args):
+        if isinstance(part, str | bytes) and part.upper() in {"STREAMS", b"STREAMS"}:
+            return _at(args, i + 1)
+    return None
 
 
 def _at(args: Sequence[Any], place: int) -> Any:

@@ -33,7 +33,7 @@ def encoded_key(key: Any) -> bytes:
         return key
     if isinstance(key, bytearray | memoryview):
         return bytes(cast("bytes", key))
-    return str(key).encode()
+    return str(key).encode("utf-8", "surrogatepass")
 
 
 def node_settings(settings: RedisSettings, target: Target, address: Address) -> RedisSettings:
@@ -96,6 +96,22 @@ class Cluster:
     def seed(self) -> Any:
         """A pool for what belongs to no slot before the map is known."""
         return self.pool(self._target.addresses[0])
+
+    def living(self) -> Any:
+        """Return the pool of a primary that was heard of last, if possible; of the first seed while none is known."""
+        pools = [self.pool(address) for address in self.known_primaries()]
+        return max(pools, key=_liveness) if pools else self.seed
+
+    async def listener(self, attempt: int) -> Any:
+        """Return the client of one primary after the other, having asked for the map again after the first attempt.
+
+        Raises:
+            NotSentError: no node tells the map.
+        """
+        if attempt:
+            await self.refresh()
+        primaries = await self.primaries()
+        return (self.pool(primaries[attempt % len(primaries)]) if attempt else self.living()).client()
 
     def known_owner(self, key: Any) -> Address | None:
         """Return the node that serves a key, as far as is known."""
@@ -229,6 +245,12 @@ class Cluster:
         created, available = self.sockets()
         ping = max(pings) if worst.status != "unhealthy" and pings else None
         return RedisHealth(worst.status, ping, created, available, worst.reason, self.stats().as_dict())
+
+
+def _liveness(pool: Any) -> tuple[bool, bool]:
+    """Return whether a pool's node is connected now, and whether it is not known to be down."""
+    state = pool.client().states.present()
+    return (False, True) if state is None else (state.fast.link is not None, state.fast.down is None)
 
 
 def _heard(question: "asyncio.Task[None]") -> None:

@@ -30,45 +30,72 @@ class _Ways(NamedTuple):
     send: Callable[[dict[Address, list[Order]]], Any]
 
 
+class _Work:
+    """Orders that were taken apart, and what has been answered so far."""
+
+    def __init__(self, orders: Sequence[Order]) -> None:
+        self._orders = orders
+        self._taken = [pieces(order) for order in orders]
+        self._answers: list[list[Any]] = [[None] * len(parts) for parts in self._taken]
+        self._left: dict[tuple[int, int], Piece] = {
+            (i, j): piece for i, parts in enumerate(self._taken) for j, piece in enumerate(parts)
+        }
+
+    def by_node(self, cluster: Cluster) -> dict[Address, list[Part]]:
+        """Return what each node has to do now."""
+        nodes: dict[Address, list[Part]] = {}
+        for (i, j), piece in self._left.items():
+            if piece.key is None:
+                self._answers[i][j] = {}
+            for address in _where(cluster, piece.key):
+                nodes.setdefault(address, []).append((i, j, piece))
+        self._left = {}
+        return nodes
+
+    def place(self, nodes: dict[Address, list[Part]], results: dict[Address, Any]) -> bool:
+        """Put the answers into their places and return whether they are complete; what is not is left to be done."""
+        for address, part in nodes.items():
+            result = results[address]
+            if isinstance(result, MovedError | AskError):
+                self._left |= {(i, j): piece for i, j, piece in part}
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                self._fill(address, part, result)
+        return not self._left
+
+    def _fill(self, address: Address, part: list[Part], result: Sequence[Any]) -> None:
+        for (i, j, piece), answer in zip(part, result, strict=True):
+            if piece.key is None:
+                self._answers[i][j][address] = answer
+            else:
+                self._answers[i][j] = answer
+
+    def whole(self) -> list[Any]:
+        """Return the answer to each order."""
+        return [
+            whole_answer(order, parts, list(got[0].values()) if parts and parts[0].key is None else got)
+            for order, parts, got in zip(self._orders, self._taken, self._answers, strict=True)
+        ]
+
+
+def _where(cluster: Cluster, key: str | None) -> list[Address]:
+    return cluster.known_primaries() if key is None else [cluster.owner_of(key)]
+
+
 def _performing(cluster: Cluster, orders: Sequence[Order], ways: "_Ways") -> Steps:
     """Take ``orders`` apart, have every node do its part, and return whole answers."""
     yield ways.know
-    taken = [pieces(order) for order in orders]
-    answers: list[list[Any]] = [[None] * len(parts) for parts in taken]
-    left = [(i, j, piece) for i, parts in enumerate(taken) for j, piece in enumerate(parts)]
+    work = _Work(orders)
     for attempt in range(_ATTEMPTS):
-        nodes: dict[Address, list[Part]] = {}
-        for i, j, piece in left:
-            for address in cluster.known_primaries() if piece.key is None else [cluster.owner_of(piece.key)]:
-                nodes.setdefault(address, []).append((i, j, piece))
-        work = {address: [piece.order for _, _, piece in part] for address, part in nodes.items()}
-        results = yield partial(ways.send, work)
-        left = _place(nodes, results, answers)
-        if not left:
-            return [whole_answer(order, parts, got) for order, parts, got in zip(orders, taken, answers, strict=True)]
-        if attempt + 1 < _ATTEMPTS:
+        if attempt:
             yield ways.follow
+        nodes = work.by_node(cluster)
+        parts = {address: [piece.order for _, _, piece in part] for address, part in nodes.items()}
+        results = yield partial(ways.send, parts)
+        if work.place(nodes, results):
+            return work.whole()
     raise LostNotSentError("cluster: not sent, slots are on their way to another node", 0.0)
-
-
-def _place(nodes: dict[Address, list[Part]], results: dict[Address, Any], answers: list[list[Any]]) -> list[Part]:
-    """Put the answers into their places and return what has to be asked elsewhere."""
-    left: list[Part] = []
-    for address, part in nodes.items():
-        result = results[address]
-        if isinstance(result, MovedError | AskError):
-            left += part
-        elif isinstance(result, BaseException):
-            raise result
-        else:
-            for (i, j, piece), answer in zip(part, result, strict=True):
-                answers[i][j] = _of_all(piece, answers[i][j], answer)
-    return left
-
-
-def _of_all(piece: Piece, old: Any, new: Any) -> Any:
-    """Return what the nodes that were asked together say: texts are joined, the rest is the same from each."""
-    return f"{old}|{new}" if piece.key is None and isinstance(old, str) else new
 
 
 def _outcome(call: Callable[[], Any]) -> Any:

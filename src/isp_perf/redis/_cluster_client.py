@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
+from redis.asyncio.client import Pipeline
 from redis.exceptions import MovedError
 
 from isp_perf._core.slots import first_key
@@ -22,8 +24,8 @@ class ClusterRedis(PipelinedRedis):
 
     Commands without a key ask one node; FLUSHALL, SCRIPT LOAD and others of their kind go to every primary, KEYS and
     DBSIZE are joined. A transaction, and a command of several keys, needs keys of one slot: use a hash tag
-    (``"{user:7}:name"``). SCAN is per node: use ``RedisPool.delete_pattern`` or KEYS. Pub/sub and WATCH use the first
-    seed.
+    (``"{user:7}:name"``). SCAN is per node: use ``RedisPool.delete_pattern`` or KEYS. WATCH goes to the node of its
+    first key, pub/sub to a primary that is alive.
 
     Args:
         cluster: the nodes.
@@ -39,6 +41,29 @@ class ClusterRedis(PipelinedRedis):
         """Return the client of one node."""
         client: PipelinedRedis = self._nodes.pool(address).client(decode_responses=self.decode)
         return client
+
+    @property
+    def connection_pool(self) -> Any:
+        """redis-py's pool of dedicated connections to a primary that is alive, for the running event loop."""
+        return self._nodes.living().client(decode_responses=self.decode).states.pool(decode=self.decode)
+
+    @connection_pool.setter
+    def connection_pool(self, pool: Any) -> None:
+        """Ignore redis-py's assignment: the pool depends on the event loop."""
+
+    async def node_of(self, key: Any) -> PipelinedRedis:
+        """Return the client of the node that serves ``key``.
+
+        Raises:
+            NotSentError: no node could be asked, or the cluster serves this slot nowhere.
+        """
+        return self.node(await self._nodes.owner(key))
+
+    def pipeline(self, *args: Any, **options: Any) -> Pipeline:
+        """Return a pipeline, with redis-py's arguments; what WATCH names decides the node of a watched one."""
+        from isp_perf.redis._cluster_pipeline import SlotPipeline
+
+        return SlotPipeline(self, *args, **options)
 
     async def _send(self, address: Address, args: Command) -> list[Any]:
         return await self.node(address).run_raw([args])
@@ -62,10 +87,11 @@ class ClusterRedis(PipelinedRedis):
             return joined(
                 way.name, await asyncio.gather(*(node.execute_command(*args, **dict(options)) for node in nodes))
             )
+        since = monotonic()
         try:
             return await self.node(await self._nodes.owner(key)).execute_command(*args, **options)
         except AGAIN as error:
-            reply = await adrive(again(self._nodes, self._redirected, args, key=key, error=error))
+            reply = await adrive(again(self._nodes, self._redirected, args, key=key, error=error, since=since))
         if isinstance(reply, Exception):
             return or_empty(reply, options)
         return reply if way.plain else await self._shape(way.callback, reply, options)
@@ -80,20 +106,23 @@ class ClusterRedis(PipelinedRedis):
         """Send commands, each to its node, all nodes at once; raw replies in order, an exception for each failure."""
         keys = [first_key(self._ways[args[0]].route.words, args) for args in commands]
         await self._nodes.primaries()
+        since = monotonic()
+        replies = await self._scatter(commands, keys, within=within, idempotent=idempotent)
+        for i, key in enumerate(keys):
+            if key is not None and isinstance(replies[i], AGAIN):
+                replies[i] = await self._settled(commands[i], key, replies[i], since=since)
+        return replies
+
+    async def _scatter(self, commands: Sequence[Command], keys: Sequence[Any], **options: Any) -> list[Any]:
+        """Send every node its part of a batch at once, and put the replies into the order of the commands."""
         parts = groups(self._nodes, keys)
         answers = await asyncio.gather(
-            *(
-                self._part(address, [commands[i] for i in group], within=within, idempotent=idempotent)
-                for address, group in parts.items()
-            )
+            *(self._part(address, [commands[i] for i in group], **options) for address, group in parts.items())
         )
         replies: list[Any] = [None] * len(commands)
         for group, part in zip(parts.values(), answers, strict=True):
             for i, reply in zip(group, part, strict=True):
                 replies[i] = reply
-        for i, key in enumerate(keys):
-            if key is not None and isinstance(replies[i], AGAIN):
-                replies[i] = await self._settled(commands[i], key, replies[i])
         return replies
 
     async def _part(self, address: Address, part: list[Command], **options: Any) -> list[Any]:
@@ -103,9 +132,9 @@ class ClusterRedis(PipelinedRedis):
         except NotSentError as error:
             return [error] * len(part)
 
-    async def _settled(self, args: Command, key: Any, error: Exception) -> Any:
+    async def _settled(self, args: Command, key: Any, error: Exception, *, since: float) -> Any:
         try:
-            return await adrive(again(self._nodes, self._redirected, args, key=key, error=error))
+            return await adrive(again(self._nodes, self._redirected, args, key=key, error=error, since=since))
         except NotSentError as failure:
             return failure
 

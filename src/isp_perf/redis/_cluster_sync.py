@@ -61,10 +61,11 @@ class ClusterBlockingRedis(BlockingRedis):
             everywhere = is_everywhere(way.route, args)
             clients = [self.node_client(address) for address in (nodes if everywhere else nodes[:1])]
             return joined(way.name, [client.execute_command(*args, **dict(options)) for client in clients])
+        since = time.monotonic()
         try:
             return self.node_client(self._nodes.owner_of(key)).execute_command(*args, **options)
         except AGAIN as error:
-            reply = drive(again(self._nodes, self._redirected, args, key=key, error=error))
+            reply = drive(again(self._nodes, self._redirected, args, key=key, error=error, since=since))
         if isinstance(reply, Exception):
             return or_empty(reply, options)
         return reply if way.plain else self._shape(way.callback, reply, options)
@@ -77,6 +78,7 @@ class ClusterBlockingRedis(BlockingRedis):
         """Send commands, each to its node; raw replies in order, an exception for each failure."""
         keys = [first_key(self._ways[args[0]].route.words, args) for args in commands]
         self._know()
+        since = time.monotonic()
         replies: list[Any] = [None] * len(commands)
         for address, group in groups(self._nodes, keys).items():
             part = self.node_client(address).ask_many([commands[i] for i in group])
@@ -84,12 +86,12 @@ class ClusterBlockingRedis(BlockingRedis):
                 replies[i] = reply
         for i, key in enumerate(keys):
             if key is not None and isinstance(replies[i], AGAIN):
-                replies[i] = self._settled(commands[i], key, replies[i])
+                replies[i] = self._settled(commands[i], key, replies[i], since=since)
         return replies
 
-    def _settled(self, args: Command, key: Any, error: Exception) -> Any:
+    def _settled(self, args: Command, key: Any, error: Exception, *, since: float) -> Any:
         try:
-            return drive(again(self._nodes, self._redirected, args, key=key, error=error))
+            return drive(again(self._nodes, self._redirected, args, key=key, error=error, since=since))
         except NotSentError as failure:
             return failure
 

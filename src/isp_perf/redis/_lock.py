@@ -7,19 +7,16 @@ whatever the lock does. See M. Kleppmann, "How to do distributed locking", 2016.
 
 import asyncio
 import secrets
-from random import SystemRandom
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Self
 
-from isp_perf._core.backoff import full_jitter
 from isp_perf.errors import ConfigurationError, MaybeExecutedError, RemoteError
 
 if TYPE_CHECKING:
     from isp_perf.redis._client import PipelinedRedis
+    from isp_perf.redis._state import LoopState
 
 __all__ = ["LockLostError", "RedisLock"]
-
-_FIRST_WAIT, _LONGEST_WAIT = 0.01, 0.25  # seconds between two looks at a lock that is taken
-_draw = SystemRandom().random
 
 # Answers the fence, or 0 while somebody else holds the lock. Asking again with the same token is harmless, so an
 # acquisition whose answer was lost may be repeated.
@@ -49,6 +46,7 @@ class RedisLock:
         client: the pool's client.
         name: the lock's name, not empty; the keys are ``lock:{name}`` and ``lock:{name}:fence``.
         ttl: seconds until a lock whose holder died is free again.
+        home: returns the lanes to the server of a key.
 
     Attributes:
         fence: a number that is larger for each later holder of the same name; 0 before it was acquired. Hand it to
@@ -62,12 +60,15 @@ class RedisLock:
     fence: int
     lost: bool
 
-    def __init__(self, client: "PipelinedRedis", name: str, ttl: float) -> None:
+    def __init__(
+        self, client: "PipelinedRedis", name: str, ttl: float, *, home: Callable[[str], Awaitable["LoopState"]]
+    ) -> None:
         if not name:
             raise ConfigurationError("name", name, "must not be empty", "name what the lock protects")
         self.fence = 0
         self.lost = False
         self._client = client
+        self._home = home
         self._ttl = ttl
         self._keys = (f"lock:{{{name}}}", f"lock:{{{name}}}:fence")
         self._token = ""
@@ -85,11 +86,7 @@ class RedisLock:
             raise RuntimeError("this lock object is in use; make one per block")
         self.lost = False
         self._token = secrets.token_hex(16)
-        attempt = 0
-        while not (fence := await self._acquire()):
-            await asyncio.sleep(full_jitter(_FIRST_WAIT, _LONGEST_WAIT, attempt=attempt, draw=_draw()))
-            attempt += 1
-        self.fence = fence
+        self.fence = await self._acquire() or await self._wait()
         self._holder = asyncio.current_task()
         self._keeper = asyncio.create_task(self._keep())
         return self
@@ -101,12 +98,31 @@ class RedisLock:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         if not self.lost:
-            await self._run(_RELEASE, self._keys[:1], self._token)
+            await self._release()
             return
         if kind is asyncio.CancelledError and holder is not None:
             holder.uncancel()
         if kind is None or kind is asyncio.CancelledError:
             raise LockLostError("the lock was lost while it was held") from error
+
+    async def _wait(self) -> int:
+        """Return the fence, once the lock was free."""
+        from isp_perf.redis._released import waiting_for
+
+        key, settings = self._keys[0], self._client.states.settings
+        async with waiting_for(key, await self._home(key), protocol=settings.protocol) as waiter:
+            while True:
+                waiter.look()
+                if fence := await self._acquire():
+                    return fence
+                await waiter.pause()
+
+    async def _release(self) -> None:
+        """Remove the lock if it is still ours: by one command where the server has it, else by a script."""
+        if await self._client.supports("DELIFEQ"):
+            await self._client.ask("DELIFEQ", self._keys[0], self._token)
+        else:
+            await self._run(_RELEASE, self._keys[:1], self._token)
 
     async def _acquire(self) -> int:
         ttl = max(1, round(self._ttl * 1000))

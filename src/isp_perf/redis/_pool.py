@@ -4,20 +4,20 @@ redis-py is imported with the first use, so that a program without Redis never p
 """
 
 import os
-import time
 from asyncio import gather
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakSet
 
 from isp_perf._core.ranges import one_of, seconds, whole
-from isp_perf.errors import ConfigurationError, MaybeExecutedError, NotSentError, RemoteError
+from isp_perf.errors import ConfigurationError, NotSentError, RemoteError
 from isp_perf.redis import _flow, _flow_apart
 from isp_perf.redis._blocking import BlockingPool
 from isp_perf.redis._config import RedisSettings
+from isp_perf.redis._pulse import Pulse, snapshot
 from isp_perf.redis._stats import BulkResult, Gap, Message, RedisHealth, RedisStats
 from isp_perf.typing import Channel, Guard, Listener, Order
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from isp_perf.redis._lock import RedisLock
     from isp_perf.redis._pipeline import PoolPipeline
     from isp_perf.redis._scripts import Dialect
-    from isp_perf.redis._state import States
+    from isp_perf.redis._state import LoopState, States
     from isp_perf.redis._sync import BlockingRedis
 
 __all__ = ["RedisPool", "pools"]
@@ -67,7 +67,7 @@ class RedisPool:
         self._clients: dict[bool, PipelinedRedis] = {}
         self._syncs: dict[bool, BlockingRedis] = {}
         self._blocking: BlockingPool | None = None
-        self._ping_ms: float | None = None
+        self._pulse = Pulse()
         self._dialect: Dialect | None = None
         pools.add(self)
 
@@ -417,12 +417,20 @@ class RedisPool:
         """
         from isp_perf.redis._lock import RedisLock
 
-        return RedisLock(self.client(), name, seconds("ttl", ttl))
+        return RedisLock(self.client(), name, seconds("ttl", ttl), home=self._home)
+
+    async def _home(self, key: str) -> "LoopState":
+        """Return the lanes to the server of a key."""
+        if self._cluster is None:
+            return await self._shared().current()
+        node: RedisPool = self._cluster.pool(await self._cluster.owner(key))
+        return await node._home(key)
 
     def subscribe(self, *channels: str | bytes) -> AsyncGenerator[Message | Gap, None]:
         """Return an async iterator over the messages of ``channels``; closing it unsubscribes.
 
-        After a lost connection it subscribes again by itself and yields a ``Gap`` first. A consumer that is too slow is
+        After a lost connection it subscribes again by itself and yields a ``Gap`` first. In a cluster any primary will
+        do, and another one is asked if one cannot be reached. A consumer that is too slow is
         disconnected by the server in the end, and sees a ``Gap`` too.
 
         Raises:
@@ -432,7 +440,9 @@ class RedisPool:
             raise ConfigurationError("channels", (), "must name at least one channel", "give the channels to listen to")
         from isp_perf.redis._subscribe import listen
 
-        return listen(self.client(), channels)
+        if self._cluster is not None:
+            return listen(self._cluster.listener, channels, tries=5)
+        return listen(partial(_always, self.client()), channels)
 
     # -- for the cache
 
@@ -475,10 +485,7 @@ class RedisPool:
         """Return a snapshot of the counters; over a cluster those of every node, ``lane@host:port``."""
         if self._cluster is not None:
             return self._cluster.stats()
-        counted = {} if self._states is None else self._states.stats
-        lanes = {name: replace(lane, batch_sizes=list(lane.batch_sizes)) for name, lane in counted.items()}
-        links = [] if self._states is None else self._states.links()
-        return RedisStats(lanes, sum(len(link.pending) for link in links), sum(link.queued for link in links))
+        return snapshot(self._states)
 
     def sockets(self) -> tuple[int, int]:
         """Return how many sockets are open now, over all lanes, and how many of them would take a command at once."""
@@ -492,7 +499,8 @@ class RedisPool:
     @property
     def last_ping(self) -> float | None:
         """The round trip measured last, in seconds; ``None`` before the first."""
-        return None if self._ping_ms is None else self._ping_ms / 1000
+        ping_ms = self._pulse.ping_ms
+        return None if ping_ms is None else ping_ms / 1000
 
     async def health(self) -> RedisHealth:
         """Return how the pool is; never raises, and never takes longer than ``connect_timeout`` and a little.
@@ -503,31 +511,7 @@ class RedisPool:
             return RedisHealth("disabled", reason="no server is configured")
         if self._cluster is not None:
             return await self._cluster.health()
-        reason = await self._probe()
-        created, available, down = self._shared().sockets(self._syncs.values())
-        status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
-        if reason or down:
-            status = "unhealthy" if reason else "degraded"
-        ping = None if reason else self._ping_ms
-        text = reason or (f"lane down: {', '.join(down)}" if down else "")
-        return RedisHealth(status, ping, created, available, text, self.stats().as_dict())
-
-    async def _probe(self) -> str:
-        """Return why the server does not answer, or an empty text."""
-        state = await self._shared().current()
-        link = state.fast.link
-        silence = self.settings.health_check_interval or 30.0
-        if link is not None and self._ping_ms is not None and state.loop.time() - link.progress_at < silence:
-            return ""
-        started = time.perf_counter()
-        try:
-            answer = await self.client().run_raw([("PING",)], within=self.settings.connect_timeout)
-        except MaybeExecutedError as error:
-            return str(error)
-        if isinstance(answer[0], Exception):
-            return type(answer[0]).__name__ if not isinstance(answer[0], RemoteError) else str(answer[0])
-        self._ping_ms = round((time.perf_counter() - started) * 1000, 3)
-        return ""
+        return await self._pulse.health(self.client(), self._syncs.values())
 
     def forget_connections(self) -> None:
         """Drop every connection without touching its socket; called in a forked child, whose parent owns them."""
@@ -537,6 +521,10 @@ class RedisPool:
             sync.combiner.forget()
         if self._cluster is not None:
             self._cluster.forget()
+
+
+async def _always(client: "PipelinedRedis", _attempt: int) -> "PipelinedRedis":
+    return client
 
 
 def _after_fork() -> None:

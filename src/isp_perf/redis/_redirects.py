@@ -66,14 +66,22 @@ def redirect(cluster: Cluster, error: AskError | MovedError, key: Any) -> Addres
 
 
 def again(
-    cluster: Cluster, ways: Ways, args: Command, *, key: Any, error: Exception
+    cluster: Cluster, ways: Ways, args: Command, *, key: Any, error: Exception, since: float
 ) -> Generator[Callable[[], Any], Any, Any]:
     """Return the raw reply to a command that was not executed where it was sent; an error reply is one too.
+
+    Args:
+        cluster: the nodes.
+        ways: how to send and to wait.
+        args: the command.
+        key: its first key.
+        error: what it was answered, or why it was not sent.
+        since: when the call began, in monotonic seconds; no attempt begins later than the pool's ``timeout`` after it.
 
     Raises:
         NotSentError: it could be executed nowhere within the pool's timeout.
     """
-    deadline = monotonic() + cluster.settings.timeout
+    deadline = since + cluster.settings.timeout
     reply: Any = error
     while isinstance(reply, AGAIN) and monotonic() < deadline:
         try:
@@ -87,7 +95,7 @@ def again(
 
 def _once(cluster: Cluster, ways: Ways, args: Command, /, *rest: Any) -> Generator[Callable[[], Any], Any, Any]:
     key, reply = rest
-    if isinstance(reply, AskError):
+    if isinstance(reply, AskError) and not isinstance(reply, MovedError):  # redis-py derives the latter from the former
         _, reply = yield partial(ways.unit, redirect(cluster, reply, key), [("ASKING",), args])
         return reply
     if isinstance(reply, MovedError):

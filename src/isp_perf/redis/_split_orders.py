@@ -35,11 +35,7 @@ def pieces(order: Order) -> list[Piece]:
     if isinstance(order, Ping | Identity):
         return [Piece(None, order)]
     if isinstance(order, Read | Lease):
-        none = order._replace(keys=(), beside=())
-        found = [Piece(keys[0], none._replace(keys=keys), places) for keys, places in _by_slot(order.keys)]
-        return found + [
-            Piece(keys[0], none._replace(beside=keys), places, beside=True) for keys, places in _by_slot(order.beside)
-        ]
+        return _asked(order)
     if isinstance(order, Renew):
         return [
             Piece(keys[0], order._replace(keys=keys, tokens=tuple([order.tokens[i] for i in places])), places)
@@ -50,16 +46,24 @@ def pieces(order: Order) -> list[Piece]:
     return [Piece(order.key, order)]
 
 
+def _asked(order: Read | Lease) -> list[Piece]:
+    none = order._replace(keys=(), beside=())
+    found = [Piece(keys[0], none._replace(keys=keys), places) for keys, places in _by_slot(order.keys)]
+    return found + [
+        Piece(keys[0], none._replace(beside=keys), places, beside=True) for keys, places in _by_slot(order.beside)
+    ]
+
+
 def _by_slot(keys: Sequence[str]) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
     """Return the keys of each slot and their positions."""
     slots: dict[int, list[int]] = {}
     for i, key in enumerate(keys):
-        slots.setdefault(key_slot(key.encode()), []).append(i)
+        slots.setdefault(key_slot(key.encode("utf-8", "surrogatepass")), []).append(i)
     return [(tuple([keys[i] for i in places]), tuple(places)) for places in slots.values()]
 
 
 def whole_answer(order: Order, parts: Sequence[Piece], answers: Sequence[Any]) -> Any:
-    """Return the answer to an order from those of its parts."""
+    """Return the answer to an order from those of its parts; for one that concerns every primary, from theirs."""
     if isinstance(order, Read | Lease):
         return _answer(order, parts, answers)
     if isinstance(order, Drop | Renew):
