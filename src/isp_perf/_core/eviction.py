@@ -136,7 +136,10 @@ class EvictionQueue:
         ghost.add(mark)
         self._order.append(mark)
         if len(ghost) > self._ghost_size:
-            self._forget_oldest()
+            if self._stale:
+                self._forget_oldest()
+            else:
+                ghost.discard(self._order.popleft())
         return leaving
 
     def admit(self, entry: Entry) -> list[Entry] | None:

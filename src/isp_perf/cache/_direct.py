@@ -24,13 +24,16 @@ from isp_perf.cache._local import FINE_TTL
 from isp_perf.cache._refusal import is_harmless
 from isp_perf.cache._store import Store
 
-__all__ = ["Direct", "is_direct"]
+__all__ = ["Direct", "is_direct", "slot_finder"]
 
 _EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and handed on
 _HARMLESS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _OWN_SLOT: Final = frozenset({type(None), bool, int, str, bytes})
 _NO_SLOT: Final = object()
 _HEAD: Final = 32  # of a key that is shortened its first 64 bytes stay
+
+
+Finder = tuple[int, frozenset[type], Callable[[tuple[Any, ...]], Any]]
 
 
 class DirectSite(Source, Protocol):
@@ -43,9 +46,13 @@ class DirectSite(Source, Protocol):
 
 
 def is_direct(policy: CachePolicy) -> bool:
-    """Return whether results of this policy may be stored without another question."""
-    plain = not (policy.staged or policy.timed or policy.tags or policy.when)
-    return plain and policy.steady is not None and policy.cache_none is True and policy.isolate == "share"
+    """Return whether calls under this policy may go the short way: one age, no limits, no tags."""
+    return not (policy.staged or policy.timed or policy.tags)
+
+
+def _unconditional(policy: CachePolicy) -> bool:
+    """Return whether every result of this policy is kept, for the same time and as it is."""
+    return policy.when is None and policy.steady is not None and policy.cache_none is True
 
 
 class Direct:
@@ -54,6 +61,7 @@ class Direct:
     Args:
         site: the function.
         slow: answers a call the long way.
+        finder: what ``slot_finder`` says of the arguments.
     """
 
     __slots__ = (
@@ -61,6 +69,8 @@ class Direct:
         "_flights",
         "_function",
         "_harmless",
+        "_index",
+        "_kinds",
         "_local",
         "_site",
         "_slot",
@@ -68,7 +78,7 @@ class Direct:
         "_store",
     )
 
-    def __init__(self, site: DirectSite, slow: Callable[[tuple[Any, ...]], Any]) -> None:
+    def __init__(self, site: DirectSite, slow: Callable[[tuple[Any, ...]], Any], finder: Finder) -> None:
         self._site = site
         self._slow = slow
         self._engine = site.engine
@@ -78,8 +88,9 @@ class Direct:
         self._flights = site.store.flights
         site.store.head = site.plan.template.literals[0][:_HEAD]
         site.store.ttl = site.policy.steady or 0.0
-        self._harmless = _HARMLESS if site.hit_clock is None and site.store.ttl >= FINE_TTL else frozenset[type]()
-        self._slot = slot_finder(site.plan)
+        lasting = site.hit_clock is None and site.store.ttl >= FINE_TTL
+        self._harmless = _HARMLESS if lasting and _unconditional(site.policy) else frozenset[type]()
+        self._index, self._kinds, self._slot = finder
 
     def miss(self, values: tuple[Any, ...]) -> Any:
         """Answer a call of a plain function."""
@@ -120,13 +131,15 @@ class Direct:
 
     def _take_off(self, values: tuple[Any, ...], flight: Flight) -> Any:
         """Attach ``flight`` and return the slot of the call, or ``_NO_SLOT`` if it has to go the long way."""
-        engine = self._engine
-        slot = self._slot(values)
-        if slot is _NO_SLOT or self._store.detour or engine.contexts or engine.second is not None:
+        engine, store = self._engine, self._store
+        slot = values[self._index]
+        if slot.__class__ not in self._kinds:
+            slot = self._slot(values)
+        if slot is _NO_SLOT or store.detour or engine.contexts or engine.second is not None:
             return _NO_SLOT
         if self._flights.setdefault(slot, flight) is not flight:
             return _NO_SLOT
-        if slot in self._store.hot or slot in self._store.cold:
+        if slot in store.hot or slot in store.cold:
             take_back(self._call(slot, values), self._local, flight)
             return _NO_SLOT
         return slot
@@ -167,40 +180,34 @@ class Direct:
         return value
 
 
-def slot_finder(plan: KeyPlan) -> Callable[[tuple[Any, ...]], Any]:
-    """Return what finds the slot of a call if its arguments are slots by themselves, ``_NO_SLOT`` otherwise."""
+def slot_finder(plan: KeyPlan) -> Finder | None:
+    """Return what finds the slot of a call if arguments are slots by themselves.
+
+    That is: the index of an argument, the types of which a value there is the slot, and what finds the slot, or
+    ``_NO_SLOT``, where it is of another type. ``None``: every call goes the long way.
+    """
     if not plan.native or plan.owner is not None or any(part.path for part in plan.parts):
-        return no_slot
-    return _finder(plan)
-
-
-def _finder(plan: KeyPlan) -> Callable[[tuple[Any, ...]], Any]:
+        return None
     indexes = [plan.names.index(part.name) for part in plan.parts]
-    if len(indexes) > 1 or (plan.apart and plan.guard is None):
-        return partial(_some, indexes, apart=plan.apart)
     guard = plan.guard
+    if len(indexes) > 1 or (plan.apart and guard is None):
+        return indexes[0], frozenset(), partial(_some, indexes, apart=plan.apart)
     if guard is None:
-        return partial(_one, indexes[0])
-    return partial(_guarded, indexes[0], guard) if _is_own(guard) else no_slot
-
-
-def no_slot(_values: tuple[Any, ...]) -> Any:
-    """Send every call the long way."""
-    return _NO_SLOT
+        return indexes[0], _OWN_SLOT, partial(_late, indexes[0])
+    return (indexes[0], frozenset({guard}), _no_slot) if _is_own(guard) else None
 
 
 def _is_own(kind: type) -> bool:
     return kind in _OWN_SLOT or is_uuid_kind(kind)
 
 
-def _one(index: int, values: tuple[Any, ...]) -> Any:
-    value = values[index]
-    return value if value.__class__ in _OWN_SLOT or is_uuid_kind(value.__class__) else _NO_SLOT
+def _no_slot(_values: tuple[Any, ...]) -> Any:
+    return _NO_SLOT
 
 
-def _guarded(index: int, guard: type, values: tuple[Any, ...]) -> Any:
+def _late(index: int, values: tuple[Any, ...]) -> Any:
     value = values[index]
-    return value if value.__class__ is guard else _NO_SLOT
+    return value if is_uuid_kind(value.__class__) else _NO_SLOT
 
 
 def _some(indexes: list[int], values: tuple[Any, ...], *, apart: bool) -> Any:

@@ -40,7 +40,6 @@ from isp_perf.cache._entry import filled
 from isp_perf.cache._local import LocalLevel
 from isp_perf.cache._refusal import refuse
 from isp_perf.cache._stats import Counters
-from isp_perf.errors import CodecError
 
 __all__ = ["fail_loading", "fetch", "finish", "insert_locked", "lifetime", "local_ttl", "take_back"]
 
@@ -319,9 +318,9 @@ def finish(engine: Engine, call: Call, flight: Flight, *, value: Any) -> Any:
         _count_load(engine, call, flight, failed=0)
     try:
         refuse(value)
-    except CodecError as error:
+        value, ttl = filled(flight, value, lifetime(call.source.policy, value))  # may run the policy's ``when``
+    except _EVERY_OUTCOME as error:
         return _fail(engine, call, flight=flight, failure=Failure(error))
-    value, ttl = filled(flight, value, lifetime(call.source.policy, value))
     _store(engine, call, flight, claim=Claim(), value=value, ttl=local_ttl(call.source.policy, ttl))
     flight.wake_all(value)
     return value

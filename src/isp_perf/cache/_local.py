@@ -249,10 +249,9 @@ class LocalLevel:
         home, slot = entry.home, entry.slot
         moment: Any = entry.due
         short = entry.__class__ is Entry and moment.__class__ is Moment and self.index is None
-        if not short or home.hot.get(slot) is not entry:
+        if not short or home.shelf is not home.hot or home.hot.pop(slot, None) is not entry:
             self._leave_locked(entry)
             return
-        del home.hot[slot]
         entry.home = None
         moment.dead = dead = moment.dead + 1
         if not dead % FEWEST_DEAD:

@@ -15,7 +15,7 @@ from isp_perf._core.kinds import record_fields
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf._runtime.specialize import parameters, specialize
 from isp_perf.cache._config import CachePolicy, policy_with
-from isp_perf.cache._direct import Direct, is_direct
+from isp_perf.cache._direct import Direct, is_direct, slot_finder
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._keyplan import KeyPlan, annotated_types
 from isp_perf.cache._local import FINE_TTL, Store
@@ -166,9 +166,10 @@ class Site:
     def _answer(self) -> Callable[..., Any]:
         """Return what answers a call that the wrapper could not answer."""
         slow = self.amiss if self.asynchronous else self.miss
-        if not self._plain or not is_direct(self.policy):
+        finder = slot_finder(self.plan) if self._plain and is_direct(self.policy) else None
+        if finder is None:
             return slow
-        direct = Direct(self, slow)
+        direct = Direct(self, slow, finder)
         return direct.amiss if self.asynchronous else direct.miss
 
     def _question(self, slot: str, hit: str) -> str:

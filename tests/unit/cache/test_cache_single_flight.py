@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from isp_perf._runtime.flights import LEADING
+from isp_perf._runtime.flights import LEADING, leading
 from isp_perf.cache import CacheManager
 from isp_perf.errors import CacheRecursionError
 
@@ -356,3 +356,44 @@ async def test_nothing_of_a_failed_load_stays_alive(cache):
     finally:
         gc.enable()
     assert LEADING.get() is None
+
+
+@pytest.mark.parametrize("broken", [ValueError, KeyboardInterrupt])
+def test_a_condition_that_raises_ends_its_load(broken):
+    """An error of ``when`` is the caller's, and leaves no load behind that nobody leads."""
+
+    def condition(value):
+        if value:
+            raise broken
+
+    manager = CacheManager("condition")
+
+    @manager.cached("n:{n}", ttl=60, when=condition)
+    def load(n):
+        return n
+
+    with pytest.raises(broken):
+        load(1)
+    with pytest.raises(broken):
+        load(1)
+    assert leading() is None
+    assert load(0) == 0
+    assert load.stats.loads == 3
+
+
+@pytest.mark.parametrize("options", [{"jitter": 0.5}, {"cache_none": False}, {"cache_none": 5}, {"isolate": "copy"}])
+def test_conditions_on_keeping_hold_the_short_way_too(options):
+    """What a policy says about keeping a result is heeded whichever way the miss went."""
+    manager = CacheManager("conditions")
+    values = iter([None, [1], [2]])
+
+    @manager.cached("n:{_n}", ttl=60, **options)
+    def load(_n):
+        return next(values)
+
+    kept = options.get("cache_none", True) is not False
+    assert load(1) is None
+    assert load(1) == (None if kept else [1])
+    load(2).append("mine")
+    shared = options.get("isolate") != "copy"
+    assert (load(2)[-1] == "mine") is shared
