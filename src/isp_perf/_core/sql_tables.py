@@ -6,6 +6,7 @@ written table. Text that begins with a word that is not known is not guessed at;
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 __all__ = ["Written", "table_name", "volatile_name", "writes_in"]
 
@@ -136,12 +137,16 @@ def writes_in(text: str) -> Written:
     understood = True
     for tokens in _statements(text):
         words = [token.upper() for token in tokens]
-        first = next((word for word in words if word != "("), "")
-        understood = understood and (not first or first in _HARMLESS or first in _WRITING)
-        for index, word in enumerate(words):
-            if word in _WRITING and _is_verb(words, index):
-                tables.update(_targets(tokens, words, index))
+        understood = understood and _is_known(words)
+        for index in filter(partial(_is_verb, words), range(len(words))):
+            tables.update(_targets(tokens, words, index))
     return Written(frozenset(tables), understood)
+
+
+def _is_known(words: list[str]) -> bool:
+    """Whether a statement begins with a word of which it is known what it may write."""
+    first = next((word for word in words if word != "("), "")
+    return not first or first in _HARMLESS or first in _WRITING
 
 
 def volatile_name(text: str, values: tuple[object, ...] = ()) -> str | None:
@@ -154,11 +159,16 @@ def volatile_name(text: str, values: tuple[object, ...] = ()) -> str | None:
     today = "'now'" in text.lower() or any(isinstance(value, str) and value.lower() == "now" for value in values)
     for tokens in _statements(text):
         for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
-            word = token.upper()
-            called = following == "(" and (word in _VOLATILE or (today and word in _OF_TODAY))
-            if called or (word in _BARE and not token.startswith('"')):
+            if _is_volatile(token, following, today=today):
                 return token.lower()
     return None
+
+
+def _is_volatile(token: str, following: str, *, today: bool) -> bool:
+    word = token.upper()
+    if following == "(":
+        return word in _VOLATILE or (today and word in _OF_TODAY)
+    return word in _BARE
 
 
 def _statements(text: str) -> list[list[str]]:
@@ -176,7 +186,7 @@ def _statements(text: str) -> list[list[str]]:
 def _is_verb(words: list[str], index: int) -> bool:
     """Whether the word at ``index`` begins a write, and is no part of a clause such as FOR UPDATE."""
     word, before = words[index], words[index - 1] if index else ""
-    if before == ".":
+    if word not in _WRITING or before == ".":
         return False
     if word in {"UPDATE", "DELETE"}:
         return before not in _NO_UPDATE
@@ -189,25 +199,36 @@ def _is_verb(words: list[str], index: int) -> bool:
 
 def _targets(tokens: list[str], words: list[str], index: int) -> list[str]:
     """Return the tables named behind the verb at ``index``."""
-    verb, at = words[index], index + 1
-    if verb in {"INSERT", "MERGE", "REPLACE"}:
-        at = words.index("INTO", at) + 1
-    elif verb == "COPY" and "FROM" not in words:
-        return []
-    elif verb == "DELETE" and words[at : at + 1] == ["FROM"]:
-        at += 1
-    if verb in {"DROP", "ALTER"} and words[at : at + 1] != ["TABLE"]:
-        return []
+    verb, at = words[index], _behind(words, index)
     found: list[str] = []
     while at < len(tokens):
-        while at < len(tokens) and words[at] in _FILLING:
-            at += 1
-        name, at = _dotted(tokens, at)
+        name, at = _dotted(tokens, _past(words, at))
         found += [name] if name else []
         if words[at : at + 1] != [","] or verb not in {"TRUNCATE", "DROP"}:
             break
         at += 1
     return found
+
+
+def _behind(words: list[str], index: int) -> int:
+    """Return where the tables begin that the verb at ``index`` writes; behind all words if it writes none."""
+    verb, at = words[index], index + 1
+    if verb in {"INSERT", "MERGE", "REPLACE"}:
+        return words.index("INTO", at) + 1
+    if verb == "DELETE":
+        return at + (words[at : at + 1] == ["FROM"])
+    if verb == "COPY":
+        return at if "FROM" in words else len(words)
+    if verb in {"DROP", "ALTER"}:
+        return at if words[at : at + 1] == ["TABLE"] else len(words)
+    return at
+
+
+def _past(words: list[str], at: int) -> int:
+    """Return the place of the first word from ``at`` on that may be a name."""
+    while at < len(words) and words[at] in _FILLING:
+        at += 1
+    return at
 
 
 def _dotted(tokens: list[str], at: int) -> tuple[str, int]:

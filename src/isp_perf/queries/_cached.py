@@ -7,14 +7,14 @@ from contextvars import ContextVar
 from dataclasses import replace
 from hashlib import blake2b
 from threading import Lock
-from types import CodeType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.orm import Session
 
 from isp_perf._runtime.specialize import parameters, specialize
 from isp_perf.errors import ConfigurationError
+from isp_perf.queries._codeprint import behind_session, code_digest
 from isp_perf.queries._colours import run
 from isp_perf.queries._compat_cached import connections_of
 from isp_perf.queries._gate import Gate, is_clean
@@ -374,7 +374,7 @@ def _decorated(manager: Any, function: Callable[..., Any], *, tenant: Tenant, op
     head = parameters(function)
     if any(parameter.kind in _UNNAMED for parameter in head):
         raise ConfigurationError("function", function.__qualname__, "its arguments are the key", "name each of them")
-    name = f"{function.__module__}.{function.__qualname__}:{_digest(function)}"
+    name = f"{function.__module__}.{function.__qualname__}:{code_digest(function)}"
     escaped = name.replace("{", "{{").replace("}", "}}")
     query = _Query(Gate(manager, tenant), function, head, name=escaped, options=options)
 
@@ -388,7 +388,7 @@ def _decorated(manager: Any, function: Callable[..., Any], *, tenant: Tenant, op
         """Lend its signature."""
 
     first = inspect.Parameter("session", inspect.Parameter.POSITIONAL_ONLY)
-    _give_signature(stand, [first, *_behind(head)], function.__qualname__)
+    _give_signature(stand, [first, *behind_session(head)], function.__qualname__)
     stand.__name__, stand.__module__, stand.__doc__ = function.__name__, function.__module__, function.__doc__
     rest = "".join(
         f", {each.name}=$param_{index}" if each.kind is inspect.Parameter.KEYWORD_ONLY else f", $param_{index}"
@@ -403,23 +403,3 @@ def _decorated(manager: Any, function: Callable[..., Any], *, tenant: Tenant, op
         "slow": slow,
     }
     return specialize(stand, _BODY.format(rest=rest), names, asynchronous=False)
-
-
-def _behind(head: Sequence[inspect.Parameter]) -> list[inspect.Parameter]:
-    """Return parameters that may follow the session, none of which has its name."""
-    if any(parameter.name == "session" for parameter in head):
-        raise ConfigurationError(
-            "function", "session", "the decorated function takes the session first", "leave it out of the parameters"
-        )
-    return list(head)
-
-
-def _digest(function: Callable[..., Any]) -> str:
-    """Return what changes with the code of a function, so that a new release does not read rows of the old one."""
-    code = cast("CodeType | None", getattr(inspect.unwrap(function), "__code__", None))
-    return blake2b(repr(_parts(code) if code else "").encode(), digest_size=6).hexdigest()
-
-
-def _parts(code: CodeType) -> list[Any]:
-    constants = [_parts(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
-    return [code.co_code, code.co_names, code.co_varnames, constants]

@@ -61,11 +61,17 @@ class Gate:
         except (AttributeError, KeyError):
             return None  # no bind, or one that is new
         # An object cannot wait to be written without a transaction: adding or changing one begins it.
-        if transaction is not None and (has_unflushed(session) or not self.is_current(session)):
+        if transaction is not None and not self._is_settled(session):
             return None
+        if (hooks.parent_listeners or hooks.listeners) and not self._is_plain(session):
+            return None
+        return token if self.tenant is None else self._of_tenant(token, session)
+
+    def _is_settled(self, session: Session) -> bool:
+        return not has_unflushed(session) and self.is_current(session)
+
+    def _of_tenant(self, token: str, session: Any) -> str:
         tenant = self.tenant
-        if tenant is None:
-            return token if not (hooks.parent_listeners or hooks.listeners) or self._is_plain(session) else None
         return f"{token}/{tenant(session) if callable(tenant) else tenant}"
 
     def enter(self, session: Session, statement: Any) -> str | None:
@@ -87,13 +93,11 @@ class Gate:
         """Answer for a session that is bound to a connection, or to several engines."""
         if isinstance(session.bind, Connection):
             translated = session.bind.get_execution_options().get("schema_translate_map")
-            current = not translated and self.is_current(session) and not session.bind.in_transaction()
-        else:
-            current = self.is_current(session)
-        if has_unflushed(session) or not self._is_plain(session) or not current:
+            if translated or session.bind.in_transaction():
+                return None
+        if has_unflushed(session) or not self._is_plain(session) or not self.is_current(session):
             return None
-        tenant = self.tenant(session) if callable(self.tenant) else self.tenant
-        return token if tenant is None else f"{token}/{tenant}"
+        return token if self.tenant is None else self._of_tenant(token, session)
 
     @staticmethod
     def engine_for(session: Session, statement: Any) -> Engine:

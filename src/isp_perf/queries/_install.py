@@ -103,14 +103,7 @@ def install(
         ConfigurationError: ``target`` leads to no engine, ``batching`` or ``detect`` is unknown, ``budget`` is no whole
             number >= 0, or ``slow_ms`` is negative.
     """
-    if detect not in _DETECT:
-        raise ConfigurationError("detect", detect, "detect is 'off', 'warn' or 'raise'", "take one of the three")
-    if batching not in _BATCHING:
-        raise ConfigurationError("batching", batching, "batching is 'peers' or 'off'", "take one of the two")
-    if budget is not None:
-        require_budget("budget", budget)
-    if slow_ms is not None and not slow_ms >= 0:
-        raise ConfigurationError("slow_ms", slow_ms, "a time is >= 0 milliseconds", "leave it out to log none")
+    _check(batching, detect, budget=budget, slow_ms=slow_ms)
     watch = _watch_of(engine_of(target))
     watch.detect, watch.budget = detect, budget
     watch.tell_slow(slow_ms)
@@ -125,6 +118,17 @@ def install(
             "peer batching needs the select-in loader of SQLAlchemy 2.0 or 2.1", BatchingWarning, stacklevel=2
         )
     return handle
+
+
+def _check(batching: str, detect: str, *, budget: int | None, slow_ms: float | None) -> None:
+    if detect not in _DETECT:
+        raise ConfigurationError("detect", detect, "detect is 'off', 'warn' or 'raise'", "take one of the three")
+    if batching not in _BATCHING:
+        raise ConfigurationError("batching", batching, "batching is 'peers' or 'off'", "take one of the two")
+    if budget is not None:
+        require_budget("budget", budget)
+    if slow_ms is not None and not slow_ms >= 0:
+        raise ConfigurationError("slow_ms", slow_ms, "a time is >= 0 milliseconds", "leave it out to log none")
 
 
 def _watch_of(engine: Engine) -> Watch:

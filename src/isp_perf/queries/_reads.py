@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 from typing import Any, cast
 
 from sqlalchemy import CompoundSelect, Select, Table, TextClause
@@ -71,27 +72,38 @@ def asked_of(statement: Any, writes: Writes, dialect: Any, *, volatile: bool, ta
         rule = "a cached query is a select(), or a union of some"
         raise ConfigurationError("statement", type(statement).__name__, rule, "build it with select()")
     key = statement_key(statement)
-    place = None if key is None else (id(dialect), key[0])
-    known = None if place is None else _shapes.get(place)
     columns = _columns_only(statement)
-    shape = known or _shape_of(columns, writes, dialect)
-    if place is not None and known is None:
-        if len(_shapes) >= _SHAPES_KEPT:
-            _shapes.clear()
-        _shapes[place] = shape
-    values = tuple(each.effective_value for each in key[1]) if key else tuple(_bound(columns, dialect))
+    shape = _known_shape(columns, writes, dialect, place=None if key is None else (id(dialect), key[0]))
+    values = tuple(each.effective_value for each in key[1]) if key else _bound(columns, dialect)
     if not volatile:
         _require_steady(shape, values)
-    if shape.hidden and not tagged:
+    if not tagged:
+        _require_plain(shape)
+    translated = statement.get_execution_options().get("schema_translate_map")
+    return Asked(columns, shape, (*values, repr(sorted(translated.items(), key=str))) if translated else values)
+
+
+def _known_shape(statement: Any, writes: Writes, dialect: Any, *, place: Any) -> Shape:
+    """Return the shape of a statement, which is kept under ``place`` if it has one."""
+    shape = None if place is None else _shapes.get(place)
+    if shape is None:
+        shape = _shape_of(statement, writes, dialect)
+        if place is not None:
+            if len(_shapes) >= _SHAPES_KEPT:
+                _shapes.clear()
+            _shapes[place] = shape
+    return shape
+
+
+def _bound(statement: Any, dialect: Any) -> tuple[Any, ...]:
+    return tuple(statement.compile(dialect=dialect).params.values())
+
+
+def _require_plain(shape: Shape) -> None:
+    if shape.hidden:
         raise ConfigurationError(
             "statement", "text()", "the tables it reads cannot be told from text", 'pass tags=("table:name",)'
         )
-    options = statement.get_execution_options().get("schema_translate_map")
-    return Asked(columns, shape, (*values, repr(sorted(options.items(), key=str))) if options else values)
-
-
-def _bound(statement: Any, dialect: Any) -> list[Any]:
-    return list(statement.compile(dialect=dialect).params.values())
 
 
 def _require_steady(shape: Shape, values: tuple[Any, ...]) -> None:
@@ -107,45 +119,52 @@ def _columns_only(statement: Any) -> Any:
     if any(is_loading(option) for option in loading_options(statement)):
         rule = "cached queries give rows, so there are no objects to load anything for"
         raise ConfigurationError("statement", "loader options", rule, "select the columns you need, with joins")
-    if not isinstance(statement, Select):
-        return statement
-    columns: list[Any] = []
-    found = False
-    for described in statement.column_descriptions:
-        entity, expression = described.get("entity"), described["expr"]
-        if entity is not None and expression is entity:
-            found = True
-            mapper = inspect(entity).mapper
-            columns += [getattr(entity, each.key) for each in mapper.column_attrs if not each.deferred]
-        else:
-            columns.append(expression)
-    if not found:
+    described: list[Any] = statement.column_descriptions if isinstance(statement, Select) else []
+    if not any(map(_is_class, described)):
         return cast("Any", statement)
+    columns = chain.from_iterable(map(_columns_of, described))
     return cast("Any", statement.with_only_columns(*columns, maintain_column_froms=True))
+
+
+def _is_class(described: Any) -> bool:
+    """Whether a column of a SELECT is a mapped class or an alias of one."""
+    entity = described.get("entity")
+    return entity is not None and described["expr"] is entity
+
+
+def _columns_of(described: Any) -> list[Any]:
+    entity = described["expr"]
+    if not _is_class(described):
+        return [entity]
+    return [getattr(entity, each.key) for each in inspect(entity).mapper.column_attrs if not each.deferred]
 
 
 def _shape_of(statement: Any, writes: Writes, dialect: Any) -> Shape:
     compiled = statement.compile(dialect=dialect)
     text = str(compiled)
-    tables: set[Any] = set()
-    fragments: list[Any] = []
-    for root in (statement, core_statement(compiled)):
-        for element in visitors.iterate(root) if root is not None else ():
-            if isinstance(element, Table):
-                tables.add(element)
-            elif isinstance(element, TextClause) or getattr(element, "is_literal", False):
-                fragments.append(element)
+    tables, fragments = _parts(statement, core_statement(compiled))
     tags = {ALL_TABLES}
     for table in tables:
         if is_temporary(table):
             rule = "a temporary table is another one for each connection"
-            raise ConfigurationError("statement", table.name, rule, "read it without a cache, or pass volatile=True")
+            raise ConfigurationError("statement", table.name, rule, "read it without a cache")
         writes.learn(table.metadata)
         tags.update(map(tag_of, (table.name, *table.info.get("isp_tables", ()))))
     hidden = any(_may_hide(str(getattr(each, "text", each))) for each in fragments)
     names = repr([str(column.key) for column in statement.selected_columns])
     digest = blake2b(f"{dialect.name}\0{text}\0{names}".encode(), digest_size=10).hexdigest()
     return Shape(digest, text, frozenset(tags), isinstance(statement, Select) and locks_rows(statement), hidden)
+
+
+def _parts(*roots: Any) -> tuple[set[Any], list[Any]]:
+    """Return the tables in a statement, and what was written as text."""
+    elements = list(chain.from_iterable(visitors.iterate(root) for root in roots if root is not None))
+    tables: set[Any] = {each for each in elements if isinstance(each, Table)}
+    return tables, list(filter(_is_text, elements))
+
+
+def _is_text(element: Any) -> bool:
+    return isinstance(element, TextClause) or bool(getattr(element, "is_literal", False))
 
 
 def _may_hide(text: str) -> bool:

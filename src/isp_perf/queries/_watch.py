@@ -80,7 +80,7 @@ class Watch:
         context = call[-1]
         scope = CURRENT.get()
         if scope is None and (scope := self._of_checkout(context)) is None:
-            return self.slow is not None and self._time(name, call)
+            return self._time(name, call)
         entry = scope.entries.get(call[1])
         if entry is not None and entry.quiet and scope.outer is None and _is_known(scope, entry, call):
             return self._count(name, call, scope, entry)
@@ -98,7 +98,9 @@ class Watch:
         return True
 
     def _time(self, name: str, call: tuple[Any, ...]) -> bool:
-        """Execute a statement for which nothing is open, and look whether it was slow."""
+        """Execute a statement for which no scope is open, if it is of interest whether it is slow."""
+        if self.slow is None:
+            return False
         started = perf_counter_ns()
         try:
             self._execute(name, call, call[-1])

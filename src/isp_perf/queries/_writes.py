@@ -142,9 +142,9 @@ class Writes:
             event.listen(engine, name, hook)
             go_first(engine.dialect, name, hook)
         self._plain: dict[str, Callable[..., Any]] = {}
-        for name in _BOUNDARIES:
+        for name, boundary in _BOUNDARIES.items():
             self._plain[name] = getattr(self._dialect, name)
-            setattr(self._dialect, name, partial(getattr(self, name), self._plain[name]))
+            setattr(self._dialect, name, partial(boundary, self, self._plain[name]))
 
     def learn(self, metadata: MetaData) -> None:
         """Take note of the tables of a mapping: their names and what a DELETE takes with it."""
@@ -203,15 +203,13 @@ class Writes:
 
     def _analysed(self, text: str, context: Any) -> frozenset[str]:
         statement = context.invoked_statement
-        if context.compiled is not None:
-            table = getattr(getattr(context.compiled, "compile_state", None), "dml_table", None)
-            metadata = getattr(table, "metadata", None)
-            if isinstance(metadata, MetaData):
-                self.learn(metadata)
+        table = getattr(getattr(context.compiled, "compile_state", None), "dml_table", None)
+        if isinstance(metadata := getattr(table, "metadata", None), MetaData):
+            self.learn(metadata)
         found = writes_in(text)
         declared = context.execution_options.get("isp_tables")
         if declared is not None:
-            tags = frozenset(map(tag_of, (declared,) if isinstance(declared, str) else declared))
+            tags = _declared(declared)
         elif found.understood:
             if isinstance(statement, TextClause) and "isp_part" not in context.execution_options:
                 self._require_known(found.tables)
@@ -303,15 +301,19 @@ class Writes:
         plain(connection, *rest, **options)
 
 
-_BOUNDARIES = (
-    "do_begin",
-    "do_commit",
-    "do_rollback",
-    "do_savepoint",
-    "do_rollback_to_savepoint",
-    "do_commit_twophase",
-    "do_rollback_twophase",
-)
+_BOUNDARIES: Final[dict[str, Callable[..., None]]] = {
+    "do_begin": Writes.do_begin,
+    "do_commit": Writes.do_commit,
+    "do_rollback": Writes.do_rollback,
+    "do_savepoint": Writes.do_savepoint,
+    "do_rollback_to_savepoint": Writes.do_rollback_to_savepoint,
+    "do_commit_twophase": Writes.do_commit_twophase,
+    "do_rollback_twophase": Writes.do_rollback_twophase,
+}
+
+
+def _declared(tables: Any) -> frozenset[str]:
+    return frozenset(map(tag_of, (tables,) if isinstance(tables, str) else tables))
 
 
 async def _told(manager: Any, tags: tuple[str, ...]) -> None:
