@@ -6,6 +6,7 @@ from isp_perf.queries._bulk import BulkResult, bulk_delete, bulk_insert, bulk_up
 from isp_perf.queries._cached import cached_query
 from isp_perf.queries._count import QueryCount, count_queries, query_budget
 from isp_perf.queries._dataloader import DataLoader
+from isp_perf.queries._indexes import composite_index
 from isp_perf.queries._install import BatchingWarning, Installed, install
 from isp_perf.queries._into import preload_into
 from isp_perf.queries._lint import PreloadWarning
@@ -42,6 +43,7 @@ __all__ = [
     "bulk_update",
     "bulk_upsert",
     "cached_query",
+    "composite_index",
     "count_queries",
     "install",
     "invalidation_ddl",
