@@ -26,7 +26,7 @@ from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine, Flow
 from isp_perf.cache._marks import Mark
 from isp_perf.cache._remote import SICKNESS, Held, SecondLevel
-from isp_perf.typing import Fill, Lease, Put, Release, Replace, Swap
+from isp_perf.typing import Drop, Fill, Lease, Put, Release, Replace, Swap
 
 __all__ = [
     "abandon",
@@ -59,6 +59,9 @@ def claimed(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow
         return held.claim
     second.trust.narrow(call.source.policy.bound)
     while second.ready:
+        if second.journal.is_past(wire):  # what stands there may be older than what was returned here
+            yield from second.deliver([Drop((wire,))], (wire,), tasks=flight.loop is not None)
+            continue
         claim = yield from asking.once()
         if claim is not None:
             return claim

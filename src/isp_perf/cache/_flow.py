@@ -236,6 +236,8 @@ def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow
             yield from given_up(engine, call, flight)
             return _stale_or(engine, call, flight, claim=claim, failure=value)
         return value
+    if claim.past and engine.second is not None:
+        engine.second.owe(engine.second.wire(call.key()))
     value, ttl = filled(flight, value, lifetime(call.source.policy, value))
     yield from keep_remote(engine, call, flight, claim=claim, value=value, ttl=ttl)
     _store(engine, call, flight, claim=claim, value=value, ttl=local_ttl(call.source.policy, ttl))

@@ -23,8 +23,11 @@ def looked_up(engine: Engine, calls: Mapping[str, Call], *, tasks: bool) -> Flow
     One round trip, and one more if values carry tags. Each claim has its marks set, for ``kept_locked``.
     """
     second = engine.second
-    shared = {key: call for key, call in calls.items() if not call.source.local_only}
-    if second is None or not shared or not second.ready:
+    if second is None or not second.ready:
+        return {}
+    past = second.journal.is_past
+    shared = {k: call for k, call in calls.items() if not call.source.local_only and not past(second.wire(k))}
+    if not shared:
         return {}
     return (yield from _Reading(second, shared, tasks=tasks).run())
 

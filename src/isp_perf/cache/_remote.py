@@ -88,6 +88,7 @@ class SecondLevel:
         observer: hears of outages.
 
     Attributes:
+        all_name: what is removed, and never there, to say that anything may have been removed.
         epoch: the version of the namespace, as last seen.
         sealed: loads whose question is on its way or answered, by key: whoever comes later asks for itself.
         held: leases of this process by key.
@@ -95,6 +96,7 @@ class SecondLevel:
         schemas: every schema that a living manager of the namespace uses.
     """
 
+    all_name: str
     condition: Condition
     delivering: int
     epoch: bytes
@@ -137,6 +139,7 @@ class SecondLevel:
         self.prefix = f"{namespace}:{schema}:"
         self.epoch_name = f"{namespace}:%epoch"
         self.schemas_name = f"{namespace}:%schemas"
+        self.all_name = f"{namespace}:%all"
         self.sealer = Sealer(namespace, secrets)
         self.condition = Condition(namespace, observer)
         self.tally = Tally()
@@ -241,7 +244,8 @@ class SecondLevel:
     def deliver(self, orders: Sequence[Order], names: Sequence[str], *, tasks: bool) -> Steps:
         """Carry out ``orders``, which remove ``names``; return whether that is done, or stands in the journal."""
         with self.local.lock:
-            self.journal.add(names)
+            self.journal.add(names, past=not self.ready)
+            sent = self.journal.moment
         if not self.ready:
             self.home(tasks=tasks)
             return False
@@ -253,7 +257,7 @@ class SecondLevel:
         if answers is None:
             return False
         with self.local.lock:
-            self.journal.delivered(names)
+            self.journal.delivered(names, sent=sent)
         return True
 
     def drop_pattern(self, glob: str, *, tasks: bool) -> Steps:
@@ -271,9 +275,11 @@ class SecondLevel:
         level = self.level if tasks else self.level.blocking
         try:
             for glob in globs:
+                sent = self.journal.moment
                 yield partial(level.delete_pattern, glob, force=True)
+                yield from self.order([Drop((self.all_name,))], tasks=tasks)
                 with self.local.lock:
-                    self.journal.delivered((), (glob,))
+                    self.journal.delivered((), (glob,), sent=sent)
         except SICKNESS as error:
             self.failed(error)
             return False
@@ -293,7 +299,12 @@ class SecondLevel:
         """Take note that a caller is served past the level: what is there is removed before it is believed again."""
         with self.local.lock:
             self.tally.past += 1
-            self.journal.add((wire,))
+        self.owe(wire)
+
+    def owe(self, wire: str) -> None:
+        """Take note that what the level has under ``wire`` may be older than what was just returned."""
+        with self.local.lock:
+            self.journal.add((wire,), past=True)
 
     # -- leases
 
@@ -349,7 +360,7 @@ class SecondLevel:
             entry = self.local.index_locked().get(name.removeprefix(self.prefix))
             if entry is not None:
                 self.local.invalidate_locked(entry)
-        elif name == self.epoch_name:
+        elif name in {self.epoch_name, self.all_name}:
             self._changed_all_locked()
         else:
             for entry in list(self.local.tagged.get(name.removeprefix(self.tag_name("")), ())):
@@ -373,6 +384,14 @@ class SecondLevel:
             self.down("reset")
 
     # -- home
+
+    @property
+    def channel(self) -> str:
+        """How changes by others are heard of now: ``"tracking"``, ``"pubsub"`` or ``"none"``."""
+        home = self._home
+        if home is None or not self.trust.connected:
+            return "none"
+        return str(getattr(home.channel, "kind", "tracking"))
 
     def home(self, *, tasks: bool) -> Home:
         """Return where the channel lives; a new one if there is none, or a loop's if it was a thread's."""

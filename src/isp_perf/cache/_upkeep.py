@@ -28,6 +28,7 @@ _IDLE_AFTER: Final = 1.0
 _BEATS_PER_BOUND: Final = 4
 _SHORT_OUTAGE: Final = 1.0
 _CHUNKS_PER_TRIP: Final = 20
+_MOST_TRIPS: Final = 200
 _draw: Final = SystemRandom().random
 
 
@@ -47,11 +48,12 @@ def keep(second: "ref[SecondLevel]", home: Home) -> Steps:
 class _Beat:
     """When what is due next."""
 
-    __slots__ = ("_announce_at", "_renew_at")
+    __slots__ = ("_announce_at", "_renew_at", "_sent")
 
     def __init__(self) -> None:
         self._announce_at = 0.0
         self._renew_at = 0.0
+        self._sent = 0
 
     def tend(self, second: SecondLevel, home: Home) -> Steps:
         """Do what is due and return the seconds until it is to be called again."""
@@ -74,6 +76,7 @@ class _Beat:
             self._renew_at = now + RENEW_SECONDS / 2
             orders += second.renewal()
         with second.local.lock:
+            self._sent = second.journal.moment
             if not second.delivering and (left := second.journal.chunk()):
                 orders.append(Drop(left))
         if orders or not idle:
@@ -89,7 +92,7 @@ class _Beat:
                 second.schemas = {second.schema, *answer}
             elif isinstance(order, Drop):
                 with second.local.lock:
-                    second.journal.delivered(order.keys)
+                    second.journal.delivered(order.keys, sent=self._sent)
 
 
 def _idle(second: SecondLevel, now: float) -> bool:
@@ -134,14 +137,21 @@ def _recover(second: SecondLevel, home: Home) -> Steps:
 
 
 def _deliver(second: SecondLevel, home: Home) -> Steps:
-    """Tell the level everything that stands in the journal."""
+    """Tell the level everything that stands in the journal.
+
+    Traffic may add to it faster than it is delivered: the rest is delivered after, each key before it is asked for.
+    """
     level = second.level if home.loop is not None else second.level.blocking
-    while len(second.journal):
+    for _ in range(_MOST_TRIPS):
+        if not len(second.journal):
+            break
         with second.local.lock:
+            sent = second.journal.moment
             names, globs = second.journal.chunk(_CHUNKS_PER_TRIP), second.journal.globs()
         if names:
             yield partial(home.channel.perform, [Drop(names)], within=_PATIENCE)
         for glob in globs:
             yield partial(level.delete_pattern, glob, force=True)
+            yield partial(home.channel.perform, [Drop((second.all_name,))], within=_PATIENCE)
         with second.local.lock:
-            second.journal.delivered(names, globs)
+            second.journal.delivered(names, globs, sent=sent)

@@ -10,6 +10,7 @@ __all__ = ["simulate"]
 T = TypeVar("T")
 
 _START: Final = 1e9  # later than any real monotonic clock: what waits in real time for such a moment never wakes
+_TICK: Final = 1e-6  # at such a distance a float is no finer, and a timer that is not yet due would never be
 
 
 class _Selector(selectors.SelectSelector):
@@ -27,7 +28,7 @@ class _Selector(selectors.SelectSelector):
         if not ready and timeout is None:
             raise RuntimeError("the simulation hangs: every task waits for another, and no timer is set")
         if not ready and timeout is not None:
-            self.now += timeout
+            self.now += timeout + _TICK
         return ready
 
 

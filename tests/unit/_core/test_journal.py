@@ -55,3 +55,16 @@ def test_nothing_is_lost(steps, limit):
         held = set(journal.chunk())
         assert owed.keys() <= held or "everything" in held
         assert len(held) <= limit + 1
+
+
+def test_a_key_that_was_added_while_it_was_delivered_stays():
+    """A removal that was carried out before the newest intention says nothing about it."""
+    journal = Journal("e")
+    journal.add("ab")
+    journal.add_glob("x*")
+    sent, keys, globs = journal.moment, journal.chunk(), journal.globs()
+    journal.add("b")
+    journal.add_glob("x*")
+    journal.delivered(keys, globs, sent=sent)
+    assert journal.chunk() == ("b",)
+    assert journal.globs() == ("x*",)
