@@ -161,6 +161,7 @@ class PeerMark(UserDefinedOption):
 
     __slots__ = ()
     propagate_to_loaders = True
+    _is_user_defined = False  # listeners that look through the user's options are not to meet it
 
     def __init__(self) -> None:
         super().__init__(None)

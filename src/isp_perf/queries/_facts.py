@@ -129,7 +129,8 @@ def order_of(clause: Any) -> tuple[Any, bool, bool | None]:
 
 def key_attributes(mapper: Mapper[Any], columns: Iterable[ColumnElement[Any]]) -> set[str]:
     """Return the names of the attributes that hold ``columns``, as far as ``mapper`` maps them."""
-    return {mapper.get_property_by_column(column).key for column in columns if column in mapper.columns.values()}
+    names: dict[Any, str] = {column: attribute.key for attribute in mapper.column_attrs for column in attribute.columns}
+    return {names[column] for column in columns if column in names}
 
 
 def leading_index(first: Collection[Any], then: Sequence[Any] = ()) -> bool:

@@ -48,7 +48,7 @@ def _alive(state: Any, asker: Any, deleted: set[Any]) -> bool:
     return (
         state is not asker
         and state.load_options is asker.load_options
-        and state.session is asker.session
+        and state.session_id == asker.session_id
         and state.obj() is not None
         and state.persistent
         and state not in deleted

@@ -76,7 +76,7 @@ class Batching:
 
     def _relationship(self, execution: ORMExecuteState, state: Any) -> Any:
         relation = _loaded_relation(execution, state)
-        if relation is None or not _is_settled(state, relation) or not pairs_once(relation):
+        if relation is None or not _Settled(relation)(state) or not pairs_once(relation):
             return None
         session, key = execution.session, relation.key
         in_turn(session, (id(state.load_options), relation), lambda: self._load(execution, relation, state))
@@ -92,14 +92,10 @@ class Batching:
         if flushes(execution):
             autoflush(session)
         by_identity = uses_identity(relation)
-        mapped = state.manager.mapper.attrs.get(key)
+        settled = _Settled(relation)
 
         def wanted(peer: Any) -> bool:
-            return (
-                _is_settled(peer, relation)
-                and peer.manager.mapper.attrs.get(key) is mapped
-                and (not by_identity or _target_is_unknown(session, relation, peer))
-            )
+            return settled(peer) and (not by_identity or _target_is_unknown(session, relation, peer))
 
         peers = peers_of(session, state, wanted)
         if len(peers) >= _FEWEST and key not in state.dict:
@@ -179,16 +175,36 @@ def _needed(mapper: Mapper[Any]) -> set[str]:
     return key_attributes(mapper, [*mapper.primary_key, *kind])
 
 
-def _is_settled(state: Any, relation: RelationshipProperty[Any]) -> bool:
-    """Whether nothing in memory stands between the object and what the database says about ``relation``."""
-    key = relation.key
-    if state.key[2] or key in state.dict or has_pending(state, key):
-        return False
-    mapper = state.manager.mapper
-    return (
-        mapper.isa(relation.parent)
-        and not key_attributes(mapper, relation.local_columns) & state.committed_state.keys()
-    )
+class _Settled:
+    """Whether nothing in memory stands between an object and what the database says about a relationship.
+
+    Args:
+        relation: the relationship, as the object that asks has it.
+    """
+
+    __slots__ = ("_locals", "_relation")
+
+    def __init__(self, relation: RelationshipProperty[Any]) -> None:
+        self._relation = relation
+        self._locals: dict[Mapper[Any], set[str] | None] = {}
+
+    def __call__(self, state: Any) -> bool:
+        """Answer for the object of ``state``."""
+        key = self._relation.key
+        if state.key[2] or key in state.dict or has_pending(state, key):
+            return False
+        mapper = state.manager.mapper
+        if mapper not in self._locals:
+            self._locals[mapper] = self._names(mapper)
+        names = self._locals[mapper]
+        return names is not None and not names & state.committed_state.keys()
+
+    def _names(self, mapper: Mapper[Any]) -> set[str] | None:
+        """Return the attributes that hold the parent's side of the join; ``None`` for a class that has another."""
+        relation = self._relation
+        if mapper.attrs.get(relation.key) is not relation or not mapper.isa(relation.parent):
+            return None
+        return key_attributes(mapper, relation.local_columns)
 
 
 def _target_is_unknown(session: Session, relation: RelationshipProperty[Any], state: Any) -> bool:

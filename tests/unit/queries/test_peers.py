@@ -7,10 +7,10 @@ import warnings
 import weakref
 
 import pytest
-from sqlalchemy import create_engine, event, insert, select, text
+from sqlalchemy import ForeignKey, create_engine, event, insert, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session, defer, raiseload, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, defer, mapped_column, raiseload, sessionmaker
 from sqlalchemy.orm.exc import ObjectDeletedError
 from sqlalchemy.pool import StaticPool
 
@@ -343,3 +343,52 @@ async def test_plain_async_sessions_are_left_alone(asynchronous, models):
             for item in loaded:
                 await touch(session, item, "mensagens")
     assert queries.count == 20
+
+
+def test_columns_of_a_grandchild_come_for_all_rows_of_its_kind(tmp_path):
+    """Objects read through their base class load the columns of two further tables in one statement for all."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Coisa(Own):
+        __tablename__ = "coisas"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        tipo: Mapped[str]
+        __mapper_args__ = {"polymorphic_on": "tipo", "polymorphic_identity": "coisa"}
+
+    class Carta(Coisa):
+        __tablename__ = "cartas"
+        id: Mapped[int] = mapped_column(ForeignKey("coisas.id"), primary_key=True)
+        texto: Mapped[str]
+        __mapper_args__ = {"polymorphic_identity": "carta"}
+
+    class Recibo(Carta):
+        __tablename__ = "recibos"
+        id: Mapped[int] = mapped_column(ForeignKey("cartas.id"), primary_key=True)
+        valor: Mapped[int]
+        __mapper_args__ = {"polymorphic_identity": "recibo"}
+
+    engine = create_engine(f"sqlite:///{tmp_path}/coisas.db")
+    Own.metadata.create_all(engine)
+    factory = sessionmaker(engine)
+    handle = install(factory)
+    with factory.begin() as session:
+        session.add_all(Recibo(texto=f"t{k}", valor=k) for k in range(4))
+    with factory() as session:
+        found = session.scalars(select(Coisa).order_by(Coisa.id)).all()
+        with count_queries() as queries:
+            assert [(recibo.texto, recibo.valor) for recibo in found] == [(f"t{k}", k) for k in range(4)]
+    assert queries.count == 1
+    handle.remove()
+    engine.dispose()
+
+
+def test_the_mark_is_no_option_of_the_users(peers, models):
+    """A listener that looks through the options of a statement meets those that its user gave, and no other."""
+    seen = []
+    event.listen(peers, "do_orm_execute", lambda execution: seen.append(list(execution.user_defined_options)))
+    with peers() as session:
+        _ = session.scalars(select(models.Conversa)).all()[0].mensagens
+    assert len(seen) >= 2
+    assert not any(seen)
