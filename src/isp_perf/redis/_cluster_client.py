@@ -10,11 +10,22 @@ from redis.exceptions import MovedError
 
 from isp_perf._core.slots import first_key
 from isp_perf._runtime.drive import adrive
-from isp_perf.errors import NotSentError
+from isp_perf.errors import NotSentError, RemoteError
 from isp_perf.redis._client import PipelinedRedis, or_empty
 from isp_perf.redis._cluster import Cluster
 from isp_perf.redis._config import Address
-from isp_perf.redis._redirects import AGAIN, Command, Ways, again, groups, is_everywhere, joined, one_key, redirect
+from isp_perf.redis._redirects import (
+    AGAIN_IF_HARMLESS,
+    Call,
+    Command,
+    Ways,
+    again,
+    groups,
+    is_everywhere,
+    joined,
+    one_key,
+    redirect,
+)
 
 __all__ = ["ClusterRedis"]
 
@@ -87,11 +98,11 @@ class ClusterRedis(PipelinedRedis):
             return joined(
                 way.name, await asyncio.gather(*(node.execute_command(*args, **dict(options)) for node in nodes))
             )
-        since = monotonic()
+        call = Call(args, key, monotonic(), way.read_only or bool(options.get("idempotent")))
         try:
-            return await self.node(await self._nodes.owner(key)).execute_command(*args, **options)
-        except AGAIN as error:
-            reply = await adrive(again(self._nodes, self._redirected, args, key=key, error=error, since=since))
+            return await self.node(await self._nodes.owner(key)).execute_command(*args, **dict(options))
+        except AGAIN_IF_HARMLESS as error:
+            reply = await adrive(again(self._nodes, self._redirected, call, error=error))
         if isinstance(reply, Exception):
             return or_empty(reply, options)
         return reply if way.plain else await self._shape(way.callback, reply, options)
@@ -109,8 +120,9 @@ class ClusterRedis(PipelinedRedis):
         since = monotonic()
         replies = await self._scatter(commands, keys, within=within, idempotent=idempotent)
         for i, key in enumerate(keys):
-            if key is not None and isinstance(replies[i], AGAIN):
-                replies[i] = await self._settled(commands[i], key, replies[i], since=since)
+            if key is not None and isinstance(replies[i], AGAIN_IF_HARMLESS):
+                harmless = idempotent or self._ways[commands[i][0]].read_only
+                replies[i] = await self._settled(Call(commands[i], key, since, harmless), replies[i])
         return replies
 
     async def _scatter(self, commands: Sequence[Command], keys: Sequence[Any], **options: Any) -> list[Any]:
@@ -132,10 +144,10 @@ class ClusterRedis(PipelinedRedis):
         except NotSentError as error:
             return [error] * len(part)
 
-    async def _settled(self, args: Command, key: Any, error: Exception, *, since: float) -> Any:
+    async def _settled(self, call: Call, error: Exception) -> Any:
         try:
-            return await adrive(again(self._nodes, self._redirected, args, key=key, error=error, since=since))
-        except NotSentError as failure:
+            return await adrive(again(self._nodes, self._redirected, call, error=error))
+        except RemoteError as failure:
             return failure
 
     async def run_unit(self, commands: Sequence[Command]) -> list[Any]:

@@ -8,12 +8,23 @@ from redis.exceptions import MovedError
 
 from isp_perf._core.slots import first_key
 from isp_perf._runtime.drive import drive
-from isp_perf.errors import NotSentError
+from isp_perf.errors import RemoteError
 from isp_perf.redis._client import or_empty
 from isp_perf.redis._cluster import Cluster
 from isp_perf.redis._config import Address
 from isp_perf.redis._errors import settled
-from isp_perf.redis._redirects import AGAIN, Command, Ways, again, groups, is_everywhere, joined, one_key, redirect
+from isp_perf.redis._redirects import (
+    AGAIN_IF_HARMLESS,
+    Call,
+    Command,
+    Ways,
+    again,
+    groups,
+    is_everywhere,
+    joined,
+    one_key,
+    redirect,
+)
 from isp_perf.redis._sync import BlockingRedis
 
 __all__ = ["ClusterBlockingRedis"]
@@ -61,11 +72,11 @@ class ClusterBlockingRedis(BlockingRedis):
             everywhere = is_everywhere(way.route, args)
             clients = [self.node_client(address) for address in (nodes if everywhere else nodes[:1])]
             return joined(way.name, [client.execute_command(*args, **dict(options)) for client in clients])
-        since = time.monotonic()
+        call = Call(args, key, time.monotonic(), way.read_only or bool(options.get("idempotent")))
         try:
-            return self.node_client(self._nodes.owner_of(key)).execute_command(*args, **options)
-        except AGAIN as error:
-            reply = drive(again(self._nodes, self._redirected, args, key=key, error=error, since=since))
+            return self.node_client(self._nodes.owner_of(key)).execute_command(*args, **dict(options))
+        except AGAIN_IF_HARMLESS as error:
+            reply = drive(again(self._nodes, self._redirected, call, error=error))
         if isinstance(reply, Exception):
             return or_empty(reply, options)
         return reply if way.plain else self._shape(way.callback, reply, options)
@@ -85,14 +96,15 @@ class ClusterBlockingRedis(BlockingRedis):
             for i, reply in zip(group, part, strict=True):
                 replies[i] = reply
         for i, key in enumerate(keys):
-            if key is not None and isinstance(replies[i], AGAIN):
-                replies[i] = self._settled(commands[i], key, replies[i], since=since)
+            if key is not None and isinstance(replies[i], AGAIN_IF_HARMLESS):
+                harmless = self._ways[commands[i][0]].read_only
+                replies[i] = self._settled(Call(commands[i], key, since, harmless), replies[i])
         return replies
 
-    def _settled(self, args: Command, key: Any, error: Exception, *, since: float) -> Any:
+    def _settled(self, call: Call, error: Exception) -> Any:
         try:
-            return drive(again(self._nodes, self._redirected, args, key=key, error=error, since=since))
-        except NotSentError as failure:
+            return drive(again(self._nodes, self._redirected, call, error=error))
+        except RemoteError as failure:
             return failure
 
     def run_unit(self, commands: Sequence[Command]) -> list[Any]:

@@ -9,18 +9,33 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, cast
 
-from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
+from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 
 from isp_perf._core.routing import Route
 from isp_perf._core.slots import first_key, key_slot
-from isp_perf.errors import ConfigurationError, NotSentError
+from isp_perf.errors import ConfigurationError, MaybeExecutedError, NotSentError, RemoteError
 from isp_perf.redis._cluster import Cluster, encoded_key
 from isp_perf.redis._config import Address
+from isp_perf.redis._errors import UNEXECUTED
 
-__all__ = ["AGAIN", "Command", "Ways", "again", "groups", "is_everywhere", "joined", "one_key", "redirect"]
+__all__ = [
+    "AGAIN_IF_HARMLESS",
+    "Call",
+    "Command",
+    "Ways",
+    "again",
+    "groups",
+    "is_everywhere",
+    "joined",
+    "one_key",
+    "redirect",
+]
 
-AGAIN: Final = (AskError, ClusterDownError, MovedError, TryAgainError, NotSentError)
+_AGAIN: Final = (AskError, MovedError, NotSentError, *UNEXECUTED)
 """Answers after which a command was surely not executed, and may be elsewhere or later."""
+
+AGAIN_IF_HARMLESS: Final = (*_AGAIN, MaybeExecutedError)
+"""The same for commands that only read, or that the caller declared idempotent."""
 
 Command = tuple[Any, ...]
 _PAUSE: Final = 0.02  # seconds between two attempts while the cluster decides
@@ -56,6 +71,27 @@ class Ways(NamedTuple):
     refresh: Callable[[], Any]
 
 
+class Call(NamedTuple):
+    """A command that may have to be repeated.
+
+    Args:
+        args: the command.
+        key: its first key.
+        since: when the call began, in monotonic seconds; no attempt begins later than the pool's ``timeout`` after it.
+        harmless: executing it twice does no harm.
+    """
+
+    args: Command
+    key: Any
+    since: float
+    harmless: bool = False
+
+    @property
+    def repeatable(self) -> tuple[type[Exception], ...]:
+        """The failures after which it is repeated."""
+        return AGAIN_IF_HARMLESS if self.harmless else _AGAIN
+
+
 def redirect(cluster: Cluster, error: AskError | MovedError, key: Any) -> Address:
     """Return the node that an answer names, and remember it if the slot has moved for good."""
     host = str(cast("Any", error).host or cluster.owner_of(key).host)
@@ -65,47 +101,43 @@ def redirect(cluster: Cluster, error: AskError | MovedError, key: Any) -> Addres
     return address
 
 
-def again(
-    cluster: Cluster, ways: Ways, args: Command, *, key: Any, error: Exception, since: float
-) -> Generator[Callable[[], Any], Any, Any]:
-    """Return the raw reply to a command that was not executed where it was sent; an error reply is one too.
+def again(cluster: Cluster, ways: Ways, call: Call, *, error: Exception) -> Generator[Callable[[], Any], Any, Any]:
+    """Return the raw reply to a command that has none yet; an error reply is one too.
 
     Args:
         cluster: the nodes.
         ways: how to send and to wait.
-        args: the command.
-        key: its first key.
-        error: what it was answered, or why it was not sent.
-        since: when the call began, in monotonic seconds; no attempt begins later than the pool's ``timeout`` after it.
+        call: the command.
+        error: what it was answered, or why there is no answer.
 
     Raises:
         NotSentError: it could be executed nowhere within the pool's timeout.
+        MaybeExecutedError: it was sent, and no answer came.
     """
-    deadline = since + cluster.settings.timeout
+    deadline = call.since + cluster.settings.timeout
     reply: Any = error
-    while isinstance(reply, AGAIN) and monotonic() < deadline:
+    while isinstance(reply, call.repeatable) and monotonic() < deadline:
         try:
-            reply = yield from _once(cluster, ways, args, key, reply)
-        except NotSentError as failure:
+            reply = yield from _once(cluster, ways, call, reply=reply)
+        except RemoteError as failure:
             reply = failure
-    if isinstance(reply, NotSentError):
+    if isinstance(reply, RemoteError):
         raise reply
     return reply
 
 
-def _once(cluster: Cluster, ways: Ways, args: Command, /, *rest: Any) -> Generator[Callable[[], Any], Any, Any]:
-    key, reply = rest
+def _once(cluster: Cluster, ways: Ways, call: Call, *, reply: Any) -> Generator[Callable[[], Any], Any, Any]:
     if isinstance(reply, AskError) and not isinstance(reply, MovedError):  # redis-py derives the latter from the former
-        _, reply = yield partial(ways.unit, redirect(cluster, reply, key), [("ASKING",), args])
+        _, reply = yield partial(ways.unit, redirect(cluster, reply, call.key), [("ASKING",), call.args])
         return reply
     if isinstance(reply, MovedError):
-        address = redirect(cluster, reply, key)
+        address = redirect(cluster, reply, call.key)
     else:
         yield partial(ways.pause, _PAUSE)
         if not isinstance(reply, TryAgainError):
             yield ways.refresh
-        address = cluster.owner_of(key)
-    (reply,) = yield partial(ways.send, address, args)
+        address = cluster.owner_of(call.key)
+    (reply,) = yield partial(ways.send, address, call.args)
     return reply
 
 

@@ -8,12 +8,12 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseErr
 
 from isp_perf._core.slots import SLOTS, key_slot
 from isp_perf._runtime.drive import drive
-from isp_perf.errors import ConfigurationError, NotSentError
+from isp_perf.errors import ConfigurationError, MaybeExecutedError, NotSentError, RemoteError
 from isp_perf.redis import RedisSettings, _redirects
 from isp_perf.redis._cluster import Cluster, owners_in
 from isp_perf.redis._config import Address
 from isp_perf.redis._errors import LostNotSentError
-from isp_perf.redis._redirects import Ways, again, groups, joined, one_key
+from isp_perf.redis._redirects import Call, Ways, again, groups, joined, one_key
 
 SETTINGS = RedisSettings(nodes="a:1,b:2,c:3")
 A, B, C = SETTINGS.target.addresses
@@ -37,7 +37,7 @@ class Fake:
         """Return the next answer; the last one is repeated for ever."""
         self.now += 0.001
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, NotSentError):
+        if isinstance(answer, RemoteError):
             raise answer
         return answer
 
@@ -61,10 +61,10 @@ class Fake:
         if self.then is not None:
             self.cluster.owners = [self.then] * SLOTS
 
-    def outcome(self, error):
+    def outcome(self, error, *, harmless=False):
         """Return what becomes of INCR after an error."""
         ways = Ways(self.send, self.unit, self.pause, self.refresh)
-        return drive(again(self.cluster, ways, INCR, key="k", error=error, since=0.0))
+        return drive(again(self.cluster, ways, Call(INCR, "k", 0.0, harmless), error=error))
 
 
 def moved(address):
@@ -126,6 +126,20 @@ def test_a_dead_node_without_successor_is_not_sent(monkeypatch):
     with pytest.raises(NotSentError, match="gone"):
         fake.outcome(LostNotSentError("gone", 0.0))
     assert fake.now < SETTINGS.timeout + 0.05
+
+
+def test_what_may_have_run_is_repeated_only_if_that_does_no_harm(monkeypatch):
+    """A read whose answer was lost is repeated at the new owner; a write is not."""
+    lost = MaybeExecutedError("lost")
+    fake = Fake(monkeypatch, lost, 7)
+    fake.then = B
+    assert fake.outcome(LostNotSentError("gone", 0.0), harmless=True) == 7
+    fake = Fake(monkeypatch, lost, 7)
+    with pytest.raises(MaybeExecutedError):
+        fake.outcome(LostNotSentError("gone", 0.0))
+    assert len(fake.log) == 2
+    with pytest.raises(MaybeExecutedError):
+        fake.outcome(lost)
 
 
 def test_an_error_of_the_command_itself_is_its_answer(monkeypatch):
