@@ -55,6 +55,86 @@ async def test_the_fence_grows_across_expiry(pool):
         assert lock.fence > dead.fence
 
 
+async def test_a_waiter_is_woken_by_the_release(pool):
+    """It has the lock at once when it is released, not at its next look, and the link that told it is closed again."""
+    async with pool.lock("other"):  # the commands of a lock are known to be there
+        pass
+    woken = []
+    for _ in range(5):
+        async with pool.lock("job"):
+            waiter = asyncio.create_task(taken_at(pool))
+            await until_told(pool)
+            await asyncio.sleep(0.05)
+            assert not waiter.done()
+            released = asyncio.get_running_loop().time()
+        woken.append(await asyncio.wait_for(waiter, 5) - released)
+    assert sorted(woken)[2] < 0.1  # a look without a push comes after 0.25 s on average
+    assert "locks" not in [name for name, _ in (await pool.client().states.current()).by_name()]
+
+
+async def taken_at(pool):
+    """Return when the lock was acquired."""
+    async with pool.lock("job"):
+        return asyncio.get_running_loop().time()
+
+
+async def until_told(pool):
+    """Wait until the link that tells of locks is up."""
+    state = await pool.client().states.current()
+    for _ in range(300):
+        if any(name == "locks" and lane.link for name, lane in state.by_name()):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nobody listens for the release")
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_waiters_without_pushes_look_again(redis_url, refused):
+    """With RESP2, and for a user who may not use CLIENT TRACKING, locks work all the same."""
+    url, protocol = redis_url, 2
+    async with RedisPool(redis_url) as admin:
+        if refused:
+            await admin.client().execute_command("ACL SETUSER", "plain", "on", ">pw", "~*", "+@all", "-client|tracking")
+            url, protocol = redis_url.replace("://", "://plain:pw@"), 3
+        settings = RedisSettings(url=url, protocol=protocol, timeout=5.0, connect_timeout=2.0)
+        async with RedisPool(settings) as pool:
+            async with pool.lock("job") as first:
+                waiter = asyncio.create_task(taken_at(pool))
+                await asyncio.sleep(0.1)
+            assert await asyncio.wait_for(waiter, 5)
+            async with pool.lock("job") as last:
+                assert last.fence == first.fence + 2
+            assert (await pool.health()).status == "healthy"
+
+
+async def test_fences_grow_strictly_over_expiries_and_releases(pool):
+    """Holders that die, holders that release: each later one has a larger number, and none is given out twice."""
+    fences = []
+    for number in range(12):
+        lock = pool.lock("job", ttl=0.03 if number % 2 else 10)
+        async with asyncio.timeout(5):
+            await lock.__aenter__()
+        fences.append(lock.fence)
+        if number % 2:
+            lock._keeper.cancel()
+        else:
+            await lock.__aexit__(None, None, None)
+    assert fences == sorted(set(fences))
+
+
+async def test_a_cancelled_waiter_leaves_nothing_behind(pool):
+    """It neither holds the lock later nor keeps the link that would have told it."""
+    async with pool.lock("job"):
+        waiter = asyncio.create_task(taken_at(pool))
+        await until_told(pool)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+    async with asyncio.timeout(2), pool.lock("job"):
+        state = await pool.client().states.current()
+        assert "locks" not in [name for name, _ in state.by_name()]
+
+
 async def test_a_held_lock_is_extended(pool):
     """It outlives its ttl many times while its holder works."""
     async with pool.lock("job", ttl=0.1) as lock:
