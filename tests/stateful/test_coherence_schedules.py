@@ -18,7 +18,7 @@ from isp_perf.testing import ChaosLevel, History, MemoryLevel, check, simulate
 SEED = os.environ.get("COHERENCE_SEED")
 SCHEDULES = int(os.environ.get("COHERENCE_SCHEDULES", "0"))
 SECONDS = 1.0
-FEWEST = 20
+FEWEST = 2
 BOUND = 0.1
 NETWORKS = {
     "fast": {},
@@ -210,6 +210,52 @@ async def history_of(network, clock, chance):
     strict = fleet.verdict("strict", 0.4 if sick else 0, converged_after=settled)
     assert near.ok, str(near)
     assert strict.ok, str(strict)
+
+
+async def slow_load_against_write(clock, chance):
+    """A slow load meets an invalidation at some moment of it; whoever asks after it gets what was written."""
+    fleet = Fleet(clock, chance, processes=2, network={"slowest": chance.choice([0.0001, 0.005])})
+    for task in fleet.tasks:
+        task.cancel()
+    loader, writer, reader = (chance.randrange(2) for _ in range(3))
+    key = chance.choice(["near:a", "strict:a"])
+    kind = key.partition(":")[0]
+    slow = asyncio.create_task(fleet.functions[loader][kind](key))
+    await asyncio.sleep(chance.random() * 0.05)
+    fleet.truth[key] = 1
+    receipt = await fleet.functions[writer][kind].invalidate(key)
+    assert receipt.delivered
+    if kind == "near" and reader != writer:
+        await asyncio.sleep(0.006)  # the news is on its way for as long
+    assert await fleet.functions[reader][kind](key) == f"{key}=1", "joined or stored"
+    await slow
+    await asyncio.sleep(0.02)
+    for functions in fleet.functions:
+        assert await functions[kind](key) == f"{key}=1", "stored"
+    await fleet.close()
+
+
+def test_a_slow_load_is_never_stored_nor_joined_after_an_invalidation(simulated):
+    """Same process and another one, with and without a local level, at any moment of the load."""
+    assert explore(simulated, slow_load_against_write) > 1
+
+
+async def holder_crashes(clock, chance):
+    """The process that holds the lease dies; another one loads within 2 s of it."""
+    fleet = Fleet(clock, chance, processes=2, network={})
+    doomed = asyncio.create_task(fleet.functions[0]["strict"]("strict:a"))
+    await asyncio.sleep(0.003 + chance.random() * 0.004)
+    fleet.levels[0].crash()
+    doomed.cancel()
+    started = clock()
+    assert await fleet.functions[1]["strict"]("strict:a") == "strict:a=0"
+    assert clock() - started < 2.3  # 2 s, and the load
+    await fleet.close()
+
+
+def test_a_crashed_holder_of_a_lease_is_replaced(simulated):
+    """Nobody waits longer than the lease for a load that will never end."""
+    assert explore(simulated, holder_crashes) > 1
 
 
 @pytest.mark.parametrize("network", NETWORKS)
