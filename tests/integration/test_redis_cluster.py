@@ -260,3 +260,47 @@ async def test_the_cache_is_coherent_over_a_cluster(cluster):
         assert (await first.clear()).delivered
         await first.aclose()
         await second.aclose()
+
+
+async def test_a_reshard_under_the_cache_is_not_seen(cluster):
+    """While slots move, readers get right values and no error; afterwards invalidations reach every manager."""
+    cluster.empty()
+    settings = RedisSettings(nodes=cluster.names)
+    names = [f"item:{number}" for number in range(24)]
+    truth = dict.fromkeys(names, 1)
+    async with RedisPool(settings) as one, RedisPool(settings) as two:
+        managers = [CacheManager(redis=pool, namespace="r") for pool in (one, two)]
+        stop = asyncio.Event()
+
+        async def read(manager, name):
+            while not stop.is_set():
+                assert await manager.get_or_set(name, lambda: truth[name], ttl=0.05) == 1
+                await asyncio.sleep(0.002)
+
+        def reshard():
+            for source, node in enumerate(cluster.nodes):
+                for key in node.keys("*")[:6]:
+                    if owner_of(cluster, key) == source:
+                        cluster.move(key_slot(key), source, (source + 1) % 3)
+
+        tasks = [asyncio.create_task(read(manager, name)) for manager in managers for name in names]
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(reshard)
+        stop.set()
+        await asyncio.gather(*tasks)
+        truth.update(dict.fromkeys(names, 2))
+        for name in names:
+            assert (await managers[0].invalidate(name)).delivered
+        for manager in managers:
+            for name in names:
+                await until_seen(manager, name, truth)
+            await manager.aclose()
+
+
+async def until_seen(manager, name, truth):
+    """Wait until a manager gives the true value, as it does once the invalidation has arrived."""
+    for _ in range(200):
+        if await manager.get_or_set(name, lambda: truth[name]) == truth[name]:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{name} is stale")

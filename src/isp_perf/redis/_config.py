@@ -157,6 +157,9 @@ class RedisSettings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "RedisSettings":
         """Return settings from REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINELS; an empty variable is an unset one.
 
+        The lists are written like ``nodes`` and ``sentinel``: ``REDIS_CLUSTER_NODES=redis1:6379,redis2:6379``, with
+        ``rediss://`` and ``user:password@`` in front of the first node where every node wants them.
+
         Args:
             environ: the environment to read; default ``os.environ``.
 

@@ -123,3 +123,12 @@ def test_the_environment_is_read_and_empty_is_unset():
 def test_durations_may_be_timedeltas():
     """A timedelta is turned into seconds once."""
     assert RedisSettings(timeout=timedelta(milliseconds=200)).timeout == 0.2
+
+
+def test_a_cluster_in_the_environment_has_login_and_tls_once():
+    """REDIS_CLUSTER_NODES names seeds; what stands before the first one holds for all of them."""
+    settings = RedisSettings.from_env({"REDIS_CLUSTER_NODES": "rediss://user:p%40ss@a:7000, b", "REDIS_URL": " "})
+    target = settings.target
+    assert (target.kind, target.tls, target.username, target.password) == ("cluster", True, "user", "p@ss")
+    assert [(address.host, address.port) for address in target.addresses] == [("a", 7000), ("b", 6379)]
+    assert "p%40ss" not in repr(settings)
