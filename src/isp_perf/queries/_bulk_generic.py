@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress, count
-from operator import itemgetter, not_
+from operator import not_
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
@@ -70,15 +70,15 @@ class Generic:
     def _insert_as_given(self, group: Group) -> bool:
         """Insert rows whose values are what the driver takes, without taking them apart; whether they were."""
         dialect, names = self.connection.dialect, group.layout.names
-        if dialect.name != "sqlite" or len(group) <= _FEW or len(names) == 1:
+        if dialect.name != "sqlite" or len(group) <= _FEW:
             return False
         statement = insert(self.target.table).values(self._values(names) | self._sql(group.layout.expressions))
         compiled = statement.compile(dialect=dialect)
         order = plain_order(compiled)
         if order is None or set(order) != {_NAME + name for name in names}:
             return False
-        take = itemgetter(*(name.removeprefix(_NAME) for name in order))
-        self.connection.exec_driver_sql(str(compiled), list(map(take, group.rows)), PART)
+        rows = group.tuples([name.removeprefix(_NAME) for name in order])
+        self.connection.exec_driver_sql(str(compiled), list(rows), PART)
         return True
 
     def keyed(self, group: Group) -> bool:

@@ -5,7 +5,7 @@ temporary table needs four and is faster from a few thousand rows on; psycopg ta
 below are where the two met in `benchmarks/test_queries_bulk.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any, cast
 
@@ -72,7 +72,8 @@ class PostgreSQL(Generic):
         group.fill(layout.defaults)
         if len(group) >= _COPY_FROM[self._driver] and not layout.expressions:
             table = self.target.table
-            copy_in(self.connection, (table.schema, table.name), self._raw(group.columns))
+            names, rows = self._raw(group)
+            copy_in(self.connection, (table.schema, table.name, names), rows)
         else:
             self._execute_on(self._inserting(insert(self.target.table), group), group)
         return Outcome(inserted=len(group))
@@ -169,17 +170,22 @@ class PostgreSQL(Generic):
             self._stages[names] = stage
         else:
             self.connection.exec_driver_sql(f"TRUNCATE {stage.name}", execution_options=PART)
-        copy_in(self.connection, (None, stage.name), self._raw(group.columns))
+        raw, rows = self._raw(group)
+        copy_in(self.connection, (None, stage.name, raw), rows)
         return stage
 
-    def _raw(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-        """Return columns by their names in the table, with values as the driver takes them."""
-        raw: dict[str, Sequence[Any]] = {}
-        for name, values in columns.items():
-            found = self.target.columns[name]
-            process = found.type.dialect_impl(self.connection.dialect).bind_processor(self.connection.dialect)
-            raw[found.name] = values if process is None else list(map(process, values))
-        return raw
+    def _raw(self, group: Group) -> tuple[list[str], Iterable[tuple[Any, ...]]]:
+        """Return the names of a group's columns in the table, and its rows with values as the driver takes them."""
+        names = group.names
+        columns = [self.target.columns[name] for name in names]
+        dialect = self.connection.dialect
+        works = [found.type.dialect_impl(dialect).bind_processor(dialect) for found in columns]
+        rows: Iterable[tuple[Any, ...]] = group.tuples(names)
+        if any(works):
+            values = (group.columns[name] for name in names)
+            taken = (given if work is None else map(work, given) for work, given in zip(works, values, strict=True))
+            rows = zip(*taken, strict=True)
+        return [found.name for found in columns], rows
 
     # ---- what is done with them --------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ that defaults and type conversions cost nothing where there are none.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import Any, cast
@@ -21,6 +21,9 @@ from isp_perf.queries._kinds import is_column, is_state
 from isp_perf.queries._paths import entity_of
 
 __all__ = ["Group", "Layout", "Target", "as_mapping", "groups_of", "target_of_model"]
+
+
+_FEWEST_TAKEN = 2  # of fewer names, itemgetter gives no tuple
 
 
 class Target:
@@ -222,6 +225,17 @@ class Group:
     def __len__(self) -> int:
         return len(self.places)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The attributes that the rows have values for, defaults included."""
+        return tuple(self.columns) if "columns" in vars(self) else self.layout.names
+
+    def tuples(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Yield the values of each row in the order of ``names``; rows nobody has taken apart are read as they are."""
+        if "columns" in vars(self) or len(names) < _FEWEST_TAKEN:
+            return zip(*(self.columns[name] for name in names), strict=True)
+        return map(itemgetter(*names), self.rows)
+
     def fill(self, defaults: Mapping[str, Any]) -> None:
         """Add the columns that Python has defaults for."""
         for name, default in defaults.items():
@@ -232,7 +246,7 @@ class Group:
 
     def keys(self, names: Sequence[str]) -> list[tuple[Any, ...]]:
         """Return the key of each row."""
-        return list(zip(*(self.columns[name] for name in names), strict=True))
+        return list(self.tuples(names))
 
     def only(self, kept: Sequence[int]) -> "Group":
         """Return the rows at ``kept``, which are numbers within the group."""

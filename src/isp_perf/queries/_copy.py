@@ -23,18 +23,20 @@ def driver_of(dialect: Dialect) -> str | None:
     return name if dialect.name == "postgresql" and name in _WAYS else None
 
 
-def copy_in(connection: Connection, name: tuple[str | None, str], columns: dict[str, Sequence[Any]]) -> None:
+def copy_in(
+    connection: Connection, place: tuple[str | None, str, Sequence[str]], rows: Iterable[tuple[Any, ...]]
+) -> None:
     """Append rows to a table.
 
     Args:
         connection: the connection; its transaction has begun.
-        name: schema, if any, and name of the table.
-        columns: the values of each column, as the driver takes them.
+        place: schema, if any, name of the table, and names of the columns that the rows have values for.
+        rows: the rows, with values as the driver takes them.
 
     Raises:
         DBAPIError: what the database or driver says about a row, as SQLAlchemy raises it.
     """
-    schema, table = name
+    schema, table, columns = place
     quote: Callable[[str], str] = connection.dialect.identifier_preparer.quote
     where = f"{quote(schema)}.{quote(table)}" if schema else quote(table)
     text = f"COPY {where} ({', '.join(map(quote, columns))}) FROM STDIN"
@@ -43,7 +45,6 @@ def copy_in(connection: Connection, name: tuple[str | None, str], columns: dict[
     probe: Any = connection.execute(select(source).limit(0), execution_options={"isp_part": True})
     types = [described[1] for described in probe.cursor.description]
     probe.close()
-    rows = zip(*columns.values(), strict=True)
     work = _Copying(text, types, rows)
     wrote(connection, table)
     started = perf_counter_ns()
