@@ -213,7 +213,10 @@ def test_savepoints(engine, names, asked):
         session.rollback()
         session.add(Cliente(nome="caio"))
         session.flush()
-        session.begin_nested().rollback()
+        with session.begin_nested() as inner:  # which begins with its first statement
+            session.add(Outra(id=9))
+            session.flush()
+            inner.rollback()
         session.commit()
         assert names(session) == ["ana", "bia", "caio"]
 
