@@ -60,7 +60,7 @@ def claimed(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow
     second.trust.narrow(call.source.policy.bound)
     while second.ready:
         if second.journal.is_past(wire):  # what stands there may be older than what was returned here
-            yield from second.deliver([Drop((wire,))], (wire,), tasks=flight.loop is not None)
+            yield from second.tell([Drop((wire,))], (wire,), tasks=flight.loop is not None)
             continue
         claim = yield from asking.once()
         if claim is not None:

@@ -245,7 +245,11 @@ class SecondLevel:
         """Carry out ``orders``, which remove ``names``; return whether that is done, or stands in the journal."""
         with self.local.lock:
             self.journal.add(names, past=not self.ready)
-            sent = self.journal.moment
+        return (yield from self.tell(orders, names, tasks=tasks))
+
+    def tell(self, orders: Sequence[Order], names: Sequence[str], *, tasks: bool) -> Steps:
+        """As ``deliver``, for ``names`` that stand in the journal already: what is added meanwhile stays in it."""
+        sent = self.journal.moment
         if not self.ready:
             self.home(tasks=tasks)
             return False
@@ -290,7 +294,7 @@ class SecondLevel:
         self.home(tasks=tasks)
         while self.ready and len(self.journal):
             names, globs = self.journal.chunk(), self.journal.globs()
-            done = (yield from self.deliver([Drop(names)], names, tasks=tasks)) if names else True
+            done = (yield from self.tell([Drop(names)], names, tasks=tasks)) if names else True
             if not done or not (yield from self._deliver_globs(globs, tasks=tasks)):
                 break
         return self.ready and not len(self.journal)
