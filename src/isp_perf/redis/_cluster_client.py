@@ -11,7 +11,7 @@ from redis.exceptions import MovedError
 from isp_perf._core.slots import first_key
 from isp_perf._runtime.drive import adrive
 from isp_perf.errors import NotSentError, RemoteError
-from isp_perf.redis._client import PipelinedRedis, or_empty
+from isp_perf.redis._client import PipelinedRedis, Way, or_empty
 from isp_perf.redis._cluster import Cluster
 from isp_perf.redis._config import Address
 from isp_perf.redis._redirects import (
@@ -92,12 +92,7 @@ class ClusterRedis(PipelinedRedis):
         way = self._ways[args[0]]
         key = first_key(way.route.words, args)
         if key is None:
-            nodes = [self.node(address) for address in await self._nodes.primaries()]
-            if not is_everywhere(way.route, args):
-                return await nodes[0].execute_command(*args, **options)
-            return joined(
-                way.name, await asyncio.gather(*(node.execute_command(*args, **dict(options)) for node in nodes))
-            )
+            return await self._execute_keyless(way, args, options)
         call = Call(args, key, monotonic(), way.read_only or bool(options.get("idempotent")))
         try:
             return await self.node(await self._nodes.owner(key)).execute_command(*args, **dict(options))
@@ -106,6 +101,13 @@ class ClusterRedis(PipelinedRedis):
         if isinstance(reply, Exception):
             return or_empty(reply, options)
         return reply if way.plain else await self._shape(way.callback, reply, options)
+
+    async def _execute_keyless(self, way: Way, args: Command, options: dict[str, Any]) -> Any:
+        nodes = [self.node(address) for address in await self._nodes.primaries()]
+        if not is_everywhere(way.route, args):
+            return await nodes[0].execute_command(*args, **options)
+        replies = await asyncio.gather(*(node.execute_command(*args, **dict(options)) for node in nodes))
+        return joined(way.name, replies)
 
     async def get(self, name: Any) -> Any:
         """Return the value of a key, or ``None``."""

@@ -9,7 +9,7 @@ from redis.exceptions import MovedError
 from isp_perf._core.slots import first_key
 from isp_perf._runtime.drive import drive
 from isp_perf.errors import RemoteError
-from isp_perf.redis._client import or_empty
+from isp_perf.redis._client import Way, or_empty
 from isp_perf.redis._cluster import Cluster
 from isp_perf.redis._config import Address
 from isp_perf.redis._errors import settled
@@ -69,9 +69,7 @@ class ClusterBlockingRedis(BlockingRedis):
         key = first_key(way.route.words, args)
         nodes = self._know()
         if key is None:
-            everywhere = is_everywhere(way.route, args)
-            clients = [self.node_client(address) for address in (nodes if everywhere else nodes[:1])]
-            return joined(way.name, [client.execute_command(*args, **dict(options)) for client in clients])
+            return self._execute_keyless(way, args, options, nodes=nodes)
         call = Call(args, key, time.monotonic(), way.read_only or bool(options.get("idempotent")))
         try:
             return self.node_client(self._nodes.owner_of(key)).execute_command(*args, **dict(options))
@@ -80,6 +78,11 @@ class ClusterBlockingRedis(BlockingRedis):
         if isinstance(reply, Exception):
             return or_empty(reply, options)
         return reply if way.plain else self._shape(way.callback, reply, options)
+
+    def _execute_keyless(self, way: Way, args: Command, options: dict[str, Any], *, nodes: list[Address]) -> Any:
+        everywhere = is_everywhere(way.route, args)
+        clients = [self.node_client(address) for address in (nodes if everywhere else nodes[:1])]
+        return joined(way.name, [client.execute_command(*args, **dict(options)) for client in clients])
 
     def ask_many(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands as one batch; the answer holds the server's own replies, an exception for each failure."""
