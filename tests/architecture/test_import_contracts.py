@@ -62,7 +62,7 @@ BREAKERS = [
 ]
 
 ALLOWED = [
-    ("pure-core", "isp_perf._core.keys", "datetime"),
+    ("pure-core", "isp_perf._core.field_text", "datetime"),
     ("pure-core", "isp_perf._core.canonical", "datetime"),
     ("pure-core", "isp_perf._core.ranges", "datetime"),
     ("room-of-redis", "isp_perf.redis._pool", "redis"),

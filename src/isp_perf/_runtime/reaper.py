@@ -79,6 +79,9 @@ class Calendar:
 
     __slots__ = ("__weakref__", "_moments", "expire", "lock")
 
+    lock: Any
+    expire: Callable[[list[Moment]], None]
+
     def __init__(self, lock: Any, expire: Callable[[list[Moment]], None]) -> None:
         self.lock = lock
         self.expire = expire

@@ -131,11 +131,11 @@ class Direct:
 
     def _take_off(self, values: tuple[Any, ...], flight: Flight) -> Any:
         """Attach ``flight`` and return the slot of the call, or ``_NO_SLOT`` if it has to go the long way."""
-        engine, store = self._engine, self._store
+        store = self._store
         slot = values[self._index]
         if slot.__class__ not in self._kinds:
             slot = self._slot(values)
-        if slot is _NO_SLOT or store.detour or engine.contexts or engine.second is not None:
+        if slot is _NO_SLOT or store.detour or self._engine.asked:
             return _NO_SLOT
         if self._flights.setdefault(slot, flight) is not flight:
             return _NO_SLOT
@@ -188,8 +188,10 @@ def slot_finder(plan: KeyPlan) -> Finder | None:
     """
     if not plan.native or plan.owner is not None or any(part.path for part in plan.parts):
         return None
-    indexes = [plan.names.index(part.name) for part in plan.parts]
-    guard = plan.guard
+    return _finder(plan, [plan.names.index(part.name) for part in plan.parts], plan.guard)
+
+
+def _finder(plan: KeyPlan, indexes: list[int], guard: type | None) -> Finder | None:
     if len(indexes) > 1 or (plan.apart and guard is None):
         return indexes[0], frozenset(), partial(_some, indexes, apart=plan.apart)
     if guard is None:

@@ -92,6 +92,7 @@ class Engine:
     """The levels behind a manager.
 
     Attributes:
+        asked: whether a call has more to ask than the local level: a context, an observer, a remote level.
         contexts: how many reasons there are to look at a call before it is answered: open contexts, an observer.
         events: tells the observer; ``None`` without one.
         sites: the decorated functions.
@@ -106,6 +107,7 @@ class Engine:
 
     __slots__ = (
         "_modes",
+        "asked",
         "asker",
         "background",
         "contexts",
@@ -118,6 +120,7 @@ class Engine:
         "wall",
     )
 
+    asked: bool
     background: Background
     contexts: int
     gate: Gate
@@ -133,9 +136,19 @@ class Engine:
         self.wall: Clock = local.clock
         self.prefix = ""
         self.contexts = 0
+        self.asked = False
         self._modes = 0
         self.events: Events | None = None
         self.sites: WeakSet[Switched] = WeakSet()
+
+    def attach(self, second: "SecondLevel | None", asker: "Asker | None") -> None:
+        """Have ``second`` as the remote level from now on, or none."""
+        self.second = second
+        self.asker = asker
+        self._note_asked()
+
+    def _note_asked(self) -> None:
+        self.asked = self.second is not None or self.contexts > 0
 
     def admit(self, site: Switched) -> None:
         """Take note of a decorated function."""
@@ -149,6 +162,7 @@ class Engine:
         with self.local.lock:
             self.contexts += 1
             self._modes += 1
+            self._note_asked()
             if self._modes == 1:
                 self._switch_locked()
 
@@ -157,6 +171,7 @@ class Engine:
         with self.local.lock:
             self.contexts -= 1
             self._modes -= 1
+            self._note_asked()
             if not self._modes:
                 self._switch_locked()
 
@@ -169,6 +184,7 @@ class Engine:
         with self.local.lock:
             self.contexts += (observer is not None) - (self.events is not None)
             self.events = None if observer is None else self._events(observer, name)
+            self._note_asked()
 
     def _events(self, observer: "Observer", name: str) -> "Events":
         from isp_perf.cache._events import Events

@@ -55,6 +55,13 @@ class KeyPlan:
         secret: gives the key of the digests.
     """
 
+    apart: bool
+    names: list[str]
+    native: bool
+    owner: str | None
+    parts: list[Field]
+    template: Template
+
     def __init__(
         self,
         template: Template,

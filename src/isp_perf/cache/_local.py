@@ -49,7 +49,7 @@ class LocalLevel:
         tagged: tag -> entries.
     """
 
-    key_of = staticmethod(key_of)
+    key_of: "staticmethod[[Entry], str]" = staticmethod(key_of)
 
     clock: "Clock"
     counters: Counters

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from importlib import import_module
 from os import PathLike
 from time import monotonic, time
 from types import TracebackType
@@ -97,8 +98,8 @@ class CacheManager:
             )
             if engine.second is not None:
                 engine.second.leave()
-            engine.second = second = None if level is None else self._second(level)
-            engine.asker = None if second is None else _asker(second)
+            second = None if level is None else self._second(level)
+            engine.attach(second, None if second is None else _asker(second))
             engine.prefix = namespace
             engine.wall = time if clock is monotonic else clock
         engine.observe(chosen.get("observer"), self.name)
@@ -435,7 +436,10 @@ class CacheManager:
 def _asker(second: "SecondLevel") -> "Asker":
     from isp_perf.cache._asking import Asker
 
+    for name in _WITH_REMOTE:  # now: a first call that imports them would hold up its event loop
+        import_module(f"isp_perf.cache.{name}")
     return Asker(second)
 
 
 _DEFAULTS = CachePolicy()
+_WITH_REMOTE = ("_exchange", "_reading")

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import cached_property, partial
 from itertools import count
 from time import monotonic
@@ -69,6 +69,21 @@ class Site:
         ConfigurationError: a generator function, a template that does not fit, ``private`` without a field.
     """
 
+    asynchronous: bool
+    batcher: "Batcher | None"
+    context: Context
+    counters: Counters
+    engine: Engine
+    function: Callable[..., Any]
+    hit_clock: "Clock | None"
+    identity: tuple[str, str, int]
+    label: str
+    plan: KeyPlan
+    policy: CachePolicy
+    signature: inspect.Signature
+    store: Store
+    template: str
+
     def __init__(
         self, engine: Engine, function: Callable[..., Any], *, template: str | None, policy: CachePolicy
     ) -> None:
@@ -83,7 +98,7 @@ class Site:
         self.asynchronous = inspect.iscoroutinefunction(function)
         self.counters = Counters()
         self.context = copy_context()
-        self.batcher: Batcher | None = None
+        self.batcher = None
         self._codec: Codec | None = None
         names = [parameter.name for parameter in declared]
         owner = _owner(function, names)

@@ -134,11 +134,14 @@ class Store:
     by_key: bool
     detour: bool
     evicted: int
+    group: "Store | None"
     head: str
     latest_end: float
     owner: Keyed
     retired: int
     salt: int
+    shadowed: bool
+    shelf: dict[Any, Entry]
     spent: list[float]
     token: str
     ttl: float
