@@ -1,5 +1,6 @@
 """Peer batching against plain lazy loading: any objects, any order of access, any changes in between."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.inspection import inspect
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -35,7 +37,7 @@ from sqlalchemy.orm import (
     sessionmaker,
     with_loader_criteria,
 )
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from isp_perf.queries import install
 
@@ -205,7 +207,13 @@ QUERIES = (
 
 def database(data: dict[str, Any]) -> Any:
     engine = create_engine("sqlite://", poolclass=StaticPool)
-    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        fill(connection, data)
+    return engine
+
+
+def fill(connection: Any, data: dict[str, Any]) -> None:
+    Base.metadata.create_all(connection)
     count = len(data["nos"])
     tables = Base.metadata.tables
 
@@ -238,11 +246,9 @@ def database(data: dict[str, Any]) -> Any:
     content["marcas"] = [
         {"id": k, "folha_id": leaves[n % len(leaves)]} for k, n in enumerate(data["marcas"], 1) if leaves
     ]
-    with engine.begin() as connection:
-        for name, values in content.items():
-            if values:
-                connection.execute(insert(tables[name]), values)
-    return engine
+    for name, values in content.items():
+        if values:
+            connection.execute(insert(tables[name]), values)
 
 
 def told(value: Any) -> Any:
@@ -263,18 +269,50 @@ def replay(engine: Any, steps: list[Any], *, batched: bool) -> tuple[list[Any], 
     handle = install(factory, batching="peers" if batched else "off")
     sent: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *call: sent.append(call[2]))
-    seen: list[Any] = []
     with factory() as session:
-        objects = list(session.scalars(QUERIES[0]))
-        for kind, *details in steps:
-            try:
-                seen.append((kind, perform(session, objects, kind, details)))
-            except SQLAlchemyError as error:
-                seen.append((kind, type(error).__name__))
-                session.rollback()
+        seen = follow(session, steps)
     handle.remove()
     engine.dispose()
     return seen, len(sent)
+
+
+def follow(session: Any, steps: list[Any]) -> list[Any]:
+    """Run the steps and return everything that was seen."""
+    seen: list[Any] = []
+    objects = list(session.scalars(QUERIES[0]))
+    for kind, *details in steps:
+        try:
+            seen.append((kind, perform(session, objects, kind, details)))
+        except SQLAlchemyError as error:
+            seen.append((kind, type(error).__name__))
+            session.rollback()
+    return seen
+
+
+async def replay_async(url: str, data: dict[str, Any], steps: list[Any], *, batched: bool) -> tuple[list[Any], int]:
+    """Do the same through the asyncio layer, on a database that is emptied first."""
+    engine = create_async_engine(url, poolclass=StaticPool if "sqlite" in url else NullPool)
+    factory = async_sessionmaker(engine)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+        await connection.run_sync(fill, data)
+    handle = install(factory, batching="peers" if batched else "off")
+    sent: list[str] = []
+    event.listen(engine.sync_engine, "before_cursor_execute", lambda *call: sent.append(call[2]))
+    async with factory() as session:
+        seen = await session.run_sync(follow, steps)
+    handle.remove()
+    await engine.dispose()
+    return seen, len(sent)
+
+
+def unordered(seen: Any) -> Any:
+    """Sort every list: the order of one that no order was asked for is PostgreSQL's affair."""
+    if isinstance(seen, list):
+        return sorted(map(unordered, seen), key=repr)
+    if isinstance(seen, dict):
+        return {key: unordered(value) for key, value in seen.items()}
+    return tuple(map(unordered, seen)) if isinstance(seen, tuple) else seen
 
 
 def perform(session: Any, objects: list[Any], kind: str, details: list[Any]) -> Any:
@@ -326,3 +364,26 @@ def test_peers_see_what_lazy_loading_sees(data, steps):
     peers, batched = replay(database(data), steps, batched=True)
     assert peers == plain
     assert batched <= lazily or "delete" in {kind for kind, *_ in steps}
+
+
+def compared(url: str, data: dict[str, Any], steps: list[Any]) -> None:
+    plain, lazily = asyncio.run(replay_async(url, data, steps, batched=False))
+    peers, batched = asyncio.run(replay_async(url, data, steps, batched=True))
+    assert [unordered(item) for item in peers] == [unordered(item) for item in plain]
+    assert batched <= lazily or "delete" in {kind for kind, *_ in steps}
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of deleting what is deleted, in both runs
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=rows, steps=st.lists(step, max_size=12))
+def test_peers_under_asyncio_see_what_lazy_loading_sees(data, steps):
+    """The same holds for sessions of the asyncio layer."""
+    compared("sqlite+aiosqlite://", data, steps)
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of deleting what is deleted, in both runs
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=rows, steps=st.lists(step, min_size=4, max_size=12))
+def test_peers_on_postgresql_see_what_lazy_loading_sees(postgres_url, data, steps):
+    """The same holds on PostgreSQL, whose transactions end with the first error."""
+    compared(postgres_url, data, steps)
