@@ -98,8 +98,8 @@ class CacheHealth:
         last_error_kind: the kind of the last failure: refused, timeout, reset, protocol, loading, readonly, oom,
             masterdown, misconf, auth, noperm, maxclients, busy, moved or other; ``None``: none so far.
         authenticated: whether values in the remote level are sealed with a secret.
-        channel: how changes by others are heard of: ``"tracking"``; ``"none"``: nothing that is shared is kept in the
-            local level.
+        channel: how changes by others are heard of: ``"tracking"`` or ``"pubsub"``; ``"none"``: nothing that is shared
+            is kept in the local level.
     """
 
     status: str
@@ -252,7 +252,7 @@ class Insight:
             journal=left,
             last_error_kind=second.condition.kind,
             authenticated=second.sealer.authenticated,
-            channel="tracking" if second.trust.connected else "none",
+            channel=second.channel,
         )
 
 

@@ -48,6 +48,16 @@ def _script(text: str) -> Script:
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+# What removes or replaces a value says so on a channel that is named by the first part of the namespace, for those
+# whose server or proxy cannot track; nobody has to listen, and a user who may not publish is not stopped.
+_TELL: Final = """
+local function tell(kind)
+  local names = {}
+  for i, key in ipairs(KEYS) do names[i] = #key .. ':' .. key end
+  redis.pcall('PUBLISH', string.match(KEYS[1], '^[^:]*') .. ':%changes', kind .. table.concat(names))
+end
+"""
+
 # Keys: first those beside, then those asked for. A version that does not exist is made, so that it is known before a
 # load begins; the first one, the namespace's, never expires. A server that stores nothing may still be read.
 _LEASE: Final = _script("""
@@ -108,18 +118,35 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """)
-_PUT: Final = _script("""
+_FILL_TOLD: Final = _script(
+    _TELL
+    + """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+tell('+' .. ARGV[4])
+return 1
+"""
+)
+_PUT: Final = _script(
+    _TELL
+    + """
 local value = redis.pcall('GET', KEYS[1])
 if type(value) == 'string' and string.sub(value, 1, 1) == 'T' and #value > 1 and #value % 8 == 1 then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+tell('!')
 return 1
-""")
-_SWAP: Final = _script("""
+"""
+)
+_SWAP: Final = _script(
+    _TELL
+    + """
 local value = redis.call('GET', KEYS[1])
 if not value or redis.sha1hex(value) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+tell('!')
 return 1
-""")
+"""
+)
 _RENEW: Final = _script("""
 local kept = 0
 for i, key in ipairs(KEYS) do
@@ -130,7 +157,9 @@ for i, key in ipairs(KEYS) do
 end
 return kept
 """)
-_DROP: Final = _script("""
+_DROP: Final = _script(
+    _TELL
+    + """
 local gone = 0
 for _, key in ipairs(KEYS) do
   local value = redis.pcall('GET', key)
@@ -138,27 +167,40 @@ for _, key in ipairs(KEYS) do
     gone = gone + redis.call('DEL', key)
   end
 end
+tell('!')
 return gone
-""")
-_DROP_IF: Final = _script("""
+"""
+)
+_DROP_IF: Final = _script(
+    _TELL
+    + """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])
-""")
+redis.call('DEL', KEYS[1])
+tell('!')
+return 1
+"""
+)
 _REPLACE: Final = _script("""
 local value = redis.call('GET', KEYS[1])
 if not value or redis.sha1hex(value) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """)
-_INTENT: Final = _script("""
+_INTENT: Final = _script(
+    _TELL
+    + """
 for _, key in ipairs(KEYS) do
   local value = redis.pcall('GET', key)
   local intended = type(value) == 'string' and string.sub(value, 1, 1) == 'T' and #value > 1 and #value % 8 == 1
   redis.call('SET', key, (intended and value or 'T') .. ARGV[1], 'PX', ARGV[2])
 end
+tell('!')
 return 1
-""")
-_COMMIT: Final = _script("""
+"""
+)
+_COMMIT: Final = _script(
+    _TELL
+    + """
 for _, key in ipairs(KEYS) do
   local value, left = redis.pcall('GET', key), ''
   if type(value) == 'string' and string.sub(value, 1, 1) == 'T' and #value > 1 and #value % 8 == 1 then
@@ -170,8 +212,10 @@ for _, key in ipairs(KEYS) do
   local life = left ~= '' and redis.call('PTTL', key) or 0
   if life > 0 then redis.call('SET', key, 'T' .. left, 'PX', life) else redis.call('DEL', key) end
 end
+tell('!')
 return 1
-""")
+"""
+)
 _ANNOUNCE: Final = _script("""
 local time = redis.call('TIME')
 local now = tonumber(time[1])
@@ -204,7 +248,11 @@ def _lease(order: Lease) -> Command:
 
 
 def _scripted_fill(order: Fill) -> Command:
-    return _run(_FILL, (order.key,), _held(order.token), order.data, _ms(order.ttl))
+    return _run(_FILL, *_fill_parts(order))
+
+
+def _fill_parts(order: Fill) -> tuple[Any, ...]:
+    return (order.key,), _held(order.token), order.data, _ms(order.ttl)
 
 
 def _renew(order: Renew) -> Command:
@@ -233,7 +281,7 @@ _PACKERS: Final[dict[type[Any], Callable[[Any], Command]]] = {
 _TEXTS: Final = {
     script.digest: script.text
     for script in (
-        _LEASE, _READ, _FILL, _PUT, _SWAP, _RENEW, _DROP, _DROP_IF, _REPLACE, _INTENT, _COMMIT, _ANNOUNCE
+        _LEASE, _READ, _FILL, _FILL_TOLD, _PUT, _SWAP, _RENEW, _DROP, _DROP_IF, _REPLACE, _INTENT, _COMMIT, _ANNOUNCE
     )
 }  # fmt: skip
 
@@ -243,19 +291,26 @@ class Dialect:
 
     A fill is one ``SET ... IFEQ`` where that exists (Valkey 8.1, Redis 8.4): the server then knows who wrote, and
     spares the writer the news of its own write, which it does not for scripts.
+
+    Args:
+        sender: who fills (8 bytes), where fills are to be published; empty: they are not.
     """
 
-    __slots__ = ("_compares",)
+    __slots__ = ("_compares", "_sender")
 
-    def __init__(self) -> None:
-        self._compares = True
+    def __init__(self, sender: bytes = b"") -> None:
+        self._compares = not sender
+        self._sender = sender
 
     def commands(self, orders: Sequence[Order]) -> list[Command]:
         """Return the command of each order."""
         return [
-            _scripted_fill(order) if isinstance(order, Fill) and not self._compares else _PACKERS[type(order)](order)
+            self._fill(order) if isinstance(order, Fill) and not self._compares else _PACKERS[type(order)](order)
             for order in orders
         ]
+
+    def _fill(self, order: Fill) -> Command:
+        return (*_run(_FILL_TOLD, *_fill_parts(order)), self._sender) if self._sender else _scripted_fill(order)
 
     def again(self, orders: Sequence[Order], commands: Sequence[Command], replies: Sequence[Any]) -> dict[int, Command]:
         """Return, by position, what to send again in other words, because the server did not understand it."""

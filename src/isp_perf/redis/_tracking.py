@@ -2,7 +2,8 @@
 
 A channel is a link of its own on which client-side caching is on in broadcast mode (RESP3, Redis 6 and later): pushes
 and replies come over one connection in one order. Whether the server can do that is found out by trying. Where it
-cannot, the channel carries orders all the same and never calls ``connected``.
+cannot, changes are heard of by a subscription beside the orders, see ``_bulletin``; where there is not even that, the
+channel carries orders all the same and never calls ``connected``.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from isp_perf.errors import RemoteError
+from isp_perf.redis._bulletin import BlockingNews, Bulletin, News
 from isp_perf.redis._combine import Combiner
 from isp_perf.redis._config import RedisSettings
 from isp_perf.redis._entry import LinkLostError
@@ -169,8 +171,10 @@ class TrackedChannel:
 
     def __init__(self, states: States, prefix: str, listener: Listener) -> None:
         self._states = states
+        self._bulletin = Bulletin(prefix, listener)
         self._dialect = Dialect()
         self._listener = listener
+        self._news: News | None = None
         self._handshake = (_tracking(prefix),) if states.settings.protocol > _RESP2 else ()
         self._tracks = bool(self._handshake)
         self._lane: Lane | None = None
@@ -186,8 +190,11 @@ class TrackedChannel:
         patience = within if self._ever else max(within, self._states.settings.connect_timeout)
         if lane.link is not None:
             self._check(lane.link)
+        number = 0 if self._news is None else self._news.ask(lane.link)
         try:
-            return await perform_on(lane, self._dialect, orders, within=within, connect_within=patience)
+            answers = await perform_on(lane, self._dialect, orders, within=within, connect_within=patience)
+            if self._news is not None and number:
+                await self._news.caught_up(number, within=within)
         except RemoteError:
             if self._tracks and _refused(lane.down):
                 self._tracks = False
@@ -195,6 +202,8 @@ class TrackedChannel:
                 self._lane, self._closed = None, False
                 return await self.perform(orders, within=within)
             raise
+        else:
+            return answers
         finally:
             self._ever = True
 
@@ -229,11 +238,25 @@ class TrackedChannel:
             raise LostNotSentError(f"{_NAME}: not sent, the channel was closed", 0.0)
         state = await self._states.current()
         listener = self._listener
-        hooks = Hooks(on_lost=listener.lost)
+        if not self._tracks:
+            self._dialect = Dialect(self._bulletin.sender)
+            self._news = News(state.pool, self._bulletin)
+        hooks = Hooks(on_lost=self._lost)
         if self._tracks:
             hooks = Hooks(self._handshake, lambda push: _take_push(listener, push), listener.connected, listener.lost)
         retry = replace(self._states.settings.retry, maximum=_LONGEST_RETRY)
         return state.open_lane("tracking", hooks, retry=retry)
+
+    def _lost(self) -> None:
+        """Take note that orders got lost: what is published may be heard of, but nothing proves it."""
+        if self._news is not None:
+            self._news.stop()
+        self._listener.lost()
+
+    @property
+    def kind(self) -> str:
+        """How changes are heard of: ``"tracking"`` or ``"pubsub"``."""
+        return "tracking" if self._tracks else "pubsub"
 
     @property
     def closed(self) -> bool:
@@ -243,6 +266,8 @@ class TrackedChannel:
     def close(self) -> None:
         """End the link."""
         self._closed = True
+        if self._news is not None:
+            self._news.stop()
         lane = self._lane
         if lane is not None and not lane.loop.is_closed():
             lane.close()
@@ -268,13 +293,20 @@ def _refused(down: BaseException | None) -> bool:
 
 
 def perform_blocking(
-    combiner: Combiner, dialect: Dialect, orders: Sequence[Order], *, node: str, within: float, connect_within: float
+    combiner: Combiner,
+    dialect: Dialect,
+    orders: Sequence[Order],
+    *,
+    node: str,
+    within: float,
+    connect_within: float,
+    ahead: Sequence[bytes] = (),
 ) -> list[Any]:
-    """Carry out ``orders`` on the connection of ``combiner``."""
+    """Carry out ``orders`` on the connection of ``combiner``, behind packed commands whose replies nobody reads."""
     started = time.monotonic()
     commands = dialect.commands(orders)
     limit = within if combiner.sockets()[0] else connect_within
-    replies = _execute(combiner, commands, node, within=limit)
+    replies = _execute(combiner, commands, node, within=limit, ahead=ahead)
     if again := dialect.again(orders, commands, replies):
         for i, reply in zip(again, _execute(combiner, list(again.values()), node, within=within), strict=True):
             replies[i] = reply
@@ -284,10 +316,12 @@ def perform_blocking(
     return _meanings(orders, replies, node=node, since=started)
 
 
-def _execute(combiner: Combiner, commands: Sequence[Command], node: str, *, within: float) -> list[Any]:
+def _execute(
+    combiner: Combiner, commands: Sequence[Command], node: str, *, within: float, ahead: Sequence[bytes] = ()
+) -> list[Any]:
     started = time.monotonic()
     try:
-        return combiner.execute([pack(command) for command in commands], deadline=started + within)
+        return combiner.execute([*ahead, *map(pack, commands)], deadline=started + within)[len(ahead) :]
     except LinkLostError as lost:
         raise lost_error(_NAME, node, lost, elapsed=time.monotonic() - started) from lost.cause
 
@@ -305,11 +339,13 @@ class BlockingTrackedChannel:
     """
 
     def __init__(self, client: BlockingRedis, settings: RedisSettings, *, prefix: str, listener: Listener) -> None:
+        self._bulletin = Bulletin(prefix, listener)
         self._client = client
         self._dialect = Dialect()
         self._settings = settings
         self._prefix = prefix
         self._listener = listener
+        self._news: BlockingNews | None = None
         self._tracks = settings.protocol > _RESP2
         self._ever = False
         self._closed = False
@@ -318,18 +354,41 @@ class BlockingTrackedChannel:
             check_after=0,
             stats=LaneStats(),
             on_push=lambda push: _take_push(listener, push),
-            on_lost=listener.lost,
+            on_lost=self._lost,
         )
 
     def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
         """Carry out ``orders``; see ``RemoteLevel.perform``. The first connection may take ``connect_timeout``."""
         patience = within if self._ever else max(within, self._settings.connect_timeout)
+        number, ahead = 0, list[bytes]()
+        if self._news is not None:
+            number, ahead = self._news.ask(connected=self._combiner.sockets()[0] > 0)
         try:
-            return perform_blocking(
-                self._combiner, self._dialect, orders, node=self._client.node, within=within, connect_within=patience
+            answers = perform_blocking(
+                self._combiner,
+                self._dialect,
+                orders,
+                node=self._client.node,
+                within=within,
+                connect_within=patience,
+                ahead=ahead,
             )
         finally:
             self._ever = True
+        if self._news is not None and number:
+            self._news.caught_up(number, within=within)
+        return answers
+
+    def _lost(self) -> None:
+        """Take note that orders got lost: what is published may be heard of, but nothing proves it."""
+        if self._news is not None:
+            self._news.stop()
+        self._listener.lost()
+
+    @property
+    def kind(self) -> str:
+        """How changes are heard of: ``"tracking"`` or ``"pubsub"``."""
+        return "tracking" if self._tracks else "pubsub"
 
     @property
     def closed(self) -> bool:
@@ -340,6 +399,8 @@ class BlockingTrackedChannel:
         """End the connection."""
         self._closed = True
         self._combiner.close()
+        if self._news is not None:
+            self._news.close()
 
     def _open(self, seconds: float) -> Any:
         limit = min(seconds, self._settings.connect_timeout)
@@ -347,6 +408,9 @@ class BlockingTrackedChannel:
             connection = self._client.connect_alone(limit)
             if self._tracks:
                 self._shake_hands(connection)
+            if not self._tracks and self._news is None:
+                self._dialect = Dialect(self._bulletin.sender)
+                self._news = BlockingNews(self._client.connection_pool, self._bulletin)
         except (DriverTimeoutError, TimeoutError) as error:
             raise TimedOutNotSentError(f"{_NAME} on {self._client.node}: not sent, no connection", 0.0) from error
         except (DriverConnectionError, OSError) as error:
