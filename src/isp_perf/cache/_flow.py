@@ -230,14 +230,12 @@ def _obtain(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow
             return outcome
     if claim.found is not MISSING:
         return _take_remote(engine, call, flight=flight, claim=claim, reload=reload)
-    value = yield from (_load_limited if claim.past else _load)(engine, call, flight)
+    value = yield from (_load_past if claim.past else _load)(engine, call, flight)
     if value.__class__ is Failure:
         if isinstance(value.error, Exception):
             yield from given_up(engine, call, flight)
             return _stale_or(engine, call, flight, claim=claim, failure=value)
         return value
-    if claim.past and engine.second is not None:
-        engine.second.owe(engine.second.wire(call.key()))
     value, ttl = filled(flight, value, lifetime(call.source.policy, value))
     yield from keep_remote(engine, call, flight, claim=claim, value=value, ttl=ttl)
     _store(engine, call, flight, claim=claim, value=value, ttl=local_ttl(call.source.policy, ttl))
@@ -272,14 +270,17 @@ def _follow(engine: Engine, call: Call, flight: Flight, *, other: Flight) -> Flo
     return outcome
 
 
-def _load_limited(engine: Engine, call: Call, flight: Flight) -> Flow:
-    """As ``_load``, when the remote level does not protect what is behind the loader."""
+def _load_past(engine: Engine, call: Call, flight: Flight) -> Flow:
+    """As ``_load``, when the remote level does not protect what is behind the loader; it is owed a removal then."""
     function = call.store.owner
     yield from engine.gate.enter(function, tasks=flight.loop is not None)
     try:
-        return (yield from _load(engine, call, flight))
+        value = yield from _load(engine, call, flight)
     finally:
         engine.gate.leave(function)
+    if engine.second is not None and value.__class__ is not Failure:
+        engine.second.owe(engine.second.wire(call.key()))
+    return value
 
 
 def _take_remote(engine: Engine, call: Call, *, flight: Flight, claim: Claim, reload: bool) -> Any:
