@@ -1,11 +1,12 @@
 """What the cache asks of a cluster: its orders at the nodes that serve their keys, and one channel over all nodes."""
 
 import asyncio
+import time
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from redis.exceptions import AskError, MovedError
+from redis.exceptions import AskError, MovedError, TryAgainError
 
 from isp_perf._runtime.drive import adrive, drive
 from isp_perf.errors import RemoteError
@@ -17,7 +18,8 @@ from isp_perf.typing import Listener, Order
 
 __all__ = ["BlockingClusterChannel", "ClusterChannel", "perform_at", "perform_blocking_at"]
 
-_ATTEMPTS = 3  # a slot that moved is followed at once; one that keeps moving is left to the next call
+_ATTEMPTS: Final = 8  # a slot that moved is followed at once; one that keeps moving is left to the next call
+_PAUSE: Final = 0.02  # seconds before the third and each later attempt: a slot's keys take a moment to move
 Part = tuple[int, int, Piece]  # the order's number, the piece's, and the piece
 Steps = Generator[Callable[[], Any], Any, Any]
 
@@ -26,6 +28,7 @@ class _Ways(NamedTuple):
     """How one colour knows the map, asks for it anew, and sends every node its orders."""
 
     know: Callable[[], Any]
+    pause: Callable[[float], Any]
     follow: Callable[[], Any]
     send: Callable[[dict[Address, list[Order]]], Any]
 
@@ -56,7 +59,7 @@ class _Work:
         """Put the answers into their places and return whether they are complete; what is not is left to be done."""
         for address, part in nodes.items():
             result = results[address]
-            if isinstance(result, MovedError | AskError):
+            if _is_moving(result):
                 self._left |= {(i, j): piece for i, j, piece in part}
             elif isinstance(result, BaseException):
                 raise result
@@ -79,6 +82,13 @@ class _Work:
         ]
 
 
+def _is_moving(result: Any) -> bool:
+    """Return whether a node says that a slot is elsewhere, or between two nodes."""
+    return isinstance(result, MovedError | AskError) or (
+        isinstance(result, BaseException) and isinstance(result.__cause__, TryAgainError)
+    )
+
+
 def _where(cluster: Cluster, key: str | None) -> list[Address]:
     return cluster.known_primaries() if key is None else [cluster.owner_of(key)]
 
@@ -88,6 +98,8 @@ def _performing(cluster: Cluster, orders: Sequence[Order], ways: "_Ways") -> Ste
     yield ways.know
     work = _Work(orders)
     for attempt in range(_ATTEMPTS):
+        if attempt > 1:
+            yield partial(ways.pause, _PAUSE)
         if attempt:
             yield ways.follow
         nodes = work.by_node(cluster)
@@ -201,7 +213,9 @@ async def perform_at(
         return dict(zip(parts, results, strict=True))
 
     try:
-        return list(await adrive(_performing(cluster, orders, _Ways(cluster.primaries, cluster.refresh, send))))
+        return list(
+            await adrive(_performing(cluster, orders, _Ways(cluster.primaries, asyncio.sleep, cluster.refresh, send)))
+        )
     except RemoteError:
         cluster.ask_again()
         raise
@@ -221,7 +235,7 @@ def perform_blocking_at(
         if not cluster.known_primaries():
             cluster.refresh_blocking()
 
-    return list(drive(_performing(cluster, orders, _Ways(know, cluster.refresh_blocking, send))))
+    return list(drive(_performing(cluster, orders, _Ways(know, time.sleep, cluster.refresh_blocking, send))))
 
 
 class ClusterChannel:
