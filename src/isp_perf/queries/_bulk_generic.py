@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, select, upda
 from sqlalchemy.dialects import sqlite
 
 from isp_perf.queries._bulk_rows import Group, Layout, Target
-from isp_perf.queries._compat_rows import many_call, plain_order
+from isp_perf.queries._compat_rows import many_call, positions
 from isp_perf.queries._keys import asked_for
 
 __all__ = ["PART", "Generic", "Outcome", "found_rows", "set_of"]
@@ -68,16 +68,17 @@ class Generic:
         return Outcome(inserted=len(group))
 
     def _insert_as_given(self, group: Group) -> bool:
-        """Insert rows whose values are what the driver takes, without taking them apart; whether they were."""
+        """Insert rows without taking them apart, where every parameter is one of their values; whether they were."""
         dialect, names = self.connection.dialect, group.layout.names
         if dialect.name != "sqlite" or len(group) <= _FEW:
             return False
         statement = insert(self.target.table).values(self._values(names) | self._sql(group.layout.expressions))
         compiled = statement.compile(dialect=dialect)
-        order = plain_order(compiled)
-        if order is None or set(order) != {_NAME + name for name in names}:
+        order, works = positions(compiled)
+        if set(order) != {_NAME + name for name in names}:
             return False
-        rows = group.tuples([name.removeprefix(_NAME) for name in order])
+        converted = {name.removeprefix(_NAME): work for name, work in works.items()}
+        rows = group.tuples([name.removeprefix(_NAME) for name in order], converted)
         self.connection.exec_driver_sql(str(compiled), list(rows), PART)
         return True
 

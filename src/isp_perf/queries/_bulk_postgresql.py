@@ -179,13 +179,9 @@ class PostgreSQL(Generic):
         names = group.names
         columns = [self.target.columns[name] for name in names]
         dialect = self.connection.dialect
-        works = [found.type.dialect_impl(dialect).bind_processor(dialect) for found in columns]
-        rows: Iterable[tuple[Any, ...]] = group.tuples(names)
-        if any(works):
-            values = (group.columns[name] for name in names)
-            taken = (given if work is None else map(work, given) for work, given in zip(works, values, strict=True))
-            rows = zip(*taken, strict=True)
-        return [found.name for found in columns], rows
+        found = ((name, kind.type.dialect_impl(dialect)) for name, kind in zip(names, columns, strict=True))
+        works = {name: work for name, kind in found if (work := kind.bind_processor(dialect)) is not None}
+        return [known.name for known in columns], group.tuples(names, works)
 
     # ---- what is done with them --------------------------------------------------------------------------------------
 

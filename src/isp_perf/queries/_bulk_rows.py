@@ -230,11 +230,17 @@ class Group:
         """The attributes that the rows have values for, defaults included."""
         return tuple(self.columns) if "columns" in vars(self) else self.layout.names
 
-    def tuples(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """Yield the values of each row in the order of ``names``; rows nobody has taken apart are read as they are."""
-        if "columns" in vars(self) or len(names) < _FEWEST_TAKEN:
-            return zip(*(self.columns[name] for name in names), strict=True)
-        return map(itemgetter(*names), self.rows)
+    def tuples(
+        self, names: Sequence[str], works: Mapping[str, Callable[[Any], Any]] | None = None
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the values of each row in the order of ``names``, converted by ``works``; no column is held for it."""
+        if not works and "columns" not in vars(self) and len(names) >= _FEWEST_TAKEN:
+            return map(itemgetter(*names), self.rows)
+        return zip(*(self._values(name, (works or {}).get(name)) for name in names), strict=True)
+
+    def _values(self, name: str, work: Callable[[Any], Any] | None) -> Iterable[Any]:
+        values = self.columns[name] if "columns" in vars(self) else map(itemgetter(name), self.rows)
+        return values if work is None else map(work, values)
 
     def fill(self, defaults: Mapping[str, Any]) -> None:
         """Add the columns that Python has defaults for."""

@@ -24,7 +24,7 @@ __all__ = [
     "options_on",
     "order_clauses",
     "orm_hooks",
-    "plain_order",
+    "positions",
     "raw_result",
     "rows_of",
     "statement_key",
@@ -213,9 +213,9 @@ def many_call(compiled: Any, columns: Any) -> tuple[str, Any]:
     return compiled.string, list(zip(*found, strict=True))
 
 
-def plain_order(compiled: Any) -> list[str] | None:
-    """Return the parameters of a compiled statement by position; ``None`` if values are converted on their way."""
-    return None if _bind_processors(compiled) else list(compiled.positiontup)
+def positions(compiled: Any) -> tuple[list[str], dict[str, Any]]:
+    """Return the parameters of a compiled statement by position, and by name what converts those that need it."""
+    return list(compiled.positiontup), dict(_bind_processors(compiled))
 
 
 _watchers = attrgetter("_has_events", "engine._has_events", "dialect._has_events", "_echo", "_execution_options")
