@@ -13,7 +13,7 @@ import tempfile
 from time import perf_counter
 
 import pytest
-from sqlalchemy import ForeignKey, Index, create_engine, func, insert, literal, select
+from sqlalchemy import ForeignKey, Index, create_engine, event, func, insert, literal, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload, sessionmaker
 
 from isp_perf.queries import count_queries, install, preload
@@ -113,20 +113,29 @@ def limits(engine):
     some = select(Conversa).where(Conversa.id > 5000)
     plan = preload(Conversa, "todas", limit=-20)
     number = func.row_number().over(partition_by=Mensagem.conversa_id, order_by=Mensagem.id.desc()).label("n")
-    numbered = select(Mensagem.id, number).where(Mensagem.conversa_id > 5000).subquery()
-    window = select(Mensagem.id, Mensagem.texto).join(numbered, numbered.c.id == Mensagem.id).where(numbered.c.n <= 20)
+    numbered = select(Mensagem, number).where(Mensagem.conversa_id.in_(range(5001, 5101))).subquery()
+    sent = []
 
-    def through_preload():
-        with Session(engine) as session:
-            [c.todas for c in session.scalars(some.options(*plan))]
+    def note(*call):
+        sent.append(call[2:4])
 
-    def through_window():
-        with Session(engine) as session:
-            session.execute(window).all()
+    event.listen(engine, "before_cursor_execute", note)
+    with Session(engine) as session:
+        _ = [c.todas for c in session.scalars(some.options(*plan))]
+        limited = sent[-1]
+        session.execute(select(numbered).where(numbered.c.n <= 20)).all()
+        window = sent[-1]
+        event.remove(engine, "before_cursor_execute", note)
+        driver = session.connection().connection.driver_connection
 
-    times = interleaved(plan=through_preload, window=through_window)
-    ratio = times["window"] / times["plan"]
-    bar("row_number (rows only) / preload limit=-20 (objects), 100 parents of 500", ratio, ">= 15 by SQL alone")
+        def run(statement):
+            cursor = driver.cursor()
+            cursor.execute(*statement)
+            assert len(cursor.fetchall()) == 2000
+            cursor.close()
+
+        times = interleaved(plan=lambda: run(limited), window=lambda: run(window))
+    bar("row_number / preload limit=-20, both as SQL, 100 parents of 500", times["window"] / times["plan"], ">= 15")
 
 
 def peers(engine):
