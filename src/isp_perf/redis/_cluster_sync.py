@@ -33,7 +33,8 @@ __all__ = ["ClusterBlockingRedis"]
 class ClusterBlockingRedis(BlockingRedis):
     """``redis.Redis`` for threads over the nodes of a cluster; made by ``RedisPool.sync()``.
 
-    What is said of ``ClusterRedis`` holds here too. The nodes of a batch are asked one after the other.
+    What is said of ``ClusterRedis`` holds here too, but pub/sub and WATCH use the first seed, and the nodes of a batch
+    are asked one after the other.
 
     Args:
         cluster: the nodes.
