@@ -100,9 +100,15 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Run the long storms: a million cancelled, timed-out and killed operations per server and event loop."""
+    """Run the long storms: a million cancelled, timed-out and killed operations per server and event loop.
+
+    Without arguments also the keys of a million calls against each other, which are 500 billion pairs.
+    """
     install(session, "-e", ".[test]")
     session.run("python", "-m", "pytest", "-n", "0", "-m", "soak", *session.posargs)
+    if not session.posargs:
+        pairs = "tests/property/test_keys_collisions.py"
+        session.run("python", "-m", "pytest", "-n", "0", pairs, env={"TEST_KEY_CALLS": "1000000"})
 
 
 def group(name: str) -> list[str]:

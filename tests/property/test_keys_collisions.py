@@ -1,6 +1,6 @@
 """No two different calls share a key: many random calls, all pairs of them compared at once.
 
-ISP_PERF_KEY_CALLS sets how many calls each test makes: 20,000 by default (200 million pairs), 1,000,000 in a nightly
+TEST_KEY_CALLS sets how many calls each test makes: 20,000 by default (200 million pairs), 1,000,000 in a nightly
 run.
 """
 
@@ -12,7 +12,7 @@ from uuid import UUID
 
 from isp_perf.cache import CacheManager
 
-CALLS = int(os.environ.get("ISP_PERF_KEY_CALLS", "20000"))
+CALLS = int(os.environ.get("TEST_KEY_CALLS", "20000"))
 ALPHABET = "ab:{}%*1-_ é\x00/"
 START = datetime(2020, 1, 1, tzinfo=UTC)
 
