@@ -59,9 +59,6 @@ def claimed(engine: Engine, call: Call, flight: Flight, *, reload: bool) -> Flow
         return held.claim
     second.trust.narrow(call.source.policy.bound)
     while second.ready:
-        if second.journal.is_past(wire):  # what stands there may be older than what was returned here
-            yield from second.tell([Drop((wire,))], (wire,), tasks=flight.loop is not None)
-            continue
         claim = yield from asking.once()
         if claim is not None:
             return claim
@@ -90,6 +87,9 @@ class _Asking:
     def once(self) -> Flow:
         """Ask, and return the claim; ``None`` to ask again, unless the level is out of use by then."""
         second, lock = self.second, self.second.local.lock
+        if second.journal.is_past(self.wire):  # what stands there may be older than what was returned here
+            yield from second.tell([Drop((self.wire,))], (self.wire,), tasks=self.tasks)
+            return None
         names = second.names(self.flight.tags)
         with lock:
             self.mark = second.marks.set_locked((self.wire,))

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, chain
 from math import inf
 from typing import Any, Final, NamedTuple
 
@@ -156,20 +156,36 @@ class _Order:
     """
 
     def __init__(self, initial: list[Any], writes: Iterable[WriteRecord]) -> None:
-        known = [write for write in writes if write.version is not None or write.commit is not None]
-        unknown = [write for write in writes if write.version is None and write.commit is None]
-        known.sort(key=_rank)
+        known, unknown = _by_outcome(writes)
         self.places: dict[Any, int] = {_frozen(value): 0 for value in initial}
         self.places.update({_frozen(write.value): place for place, write in enumerate(known, 1)})
         self.places.update({_frozen(write.value): _UNKNOWN for write in unknown})
         self.began = {_frozen(write.value): write.start for write in (*known, *unknown)}
-        delivered = [inf if write.acknowledged is None else write.acknowledged for write in known]
-        self.newer = [*accumulate(reversed(delivered), min, initial=inf)][::-1]
+        self.newer = _first_newer(known)
         self.last = None if unknown else len(known)
-        self.own: dict[str, list[tuple[float, int]]] = defaultdict(list)
-        for end, place, session in sorted((write.end, place, write.session) for place, write in enumerate(known, 1)):
-            ended = self.own[session]
-            ended.append((end, max(place, ended[-1][1] if ended else 0)))
+        self.own = _own_ends(known)
+
+
+def _by_outcome(writes: Iterable[WriteRecord]) -> tuple[list[WriteRecord], list[WriteRecord]]:
+    """Return the writes whose place is known, oldest first, and the others."""
+    known: list[WriteRecord] = []
+    unknown: list[WriteRecord] = []
+    for write in writes:
+        (unknown if write.version is None and write.commit is None else known).append(write)
+    return sorted(known, key=_rank), unknown
+
+
+def _first_newer(known: list[WriteRecord]) -> list[float]:
+    delivered = [inf if write.acknowledged is None else write.acknowledged for write in known]
+    return [*accumulate(reversed(delivered), min, initial=inf)][::-1]
+
+
+def _own_ends(known: list[WriteRecord]) -> dict[str, list[tuple[float, int]]]:
+    own: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for end, place, session in sorted((write.end, place, write.session) for place, write in enumerate(known, 1)):
+        ended = own[session]
+        ended.append((end, max(place, ended[-1][1] if ended else 0)))
+    return own
 
 
 def _rank(write: WriteRecord) -> tuple[float, float]:
@@ -197,7 +213,7 @@ def _orders(history: History) -> dict[str, _Order]:
 
 def _place(history: History, orders: dict[str, _Order], placed: dict[str, list[_Placed]]) -> Iterator[Violation]:
     """Find the place of each read in the order of its key; yield those that have none."""
-    written = {value for order in orders.values() for value in order.places}
+    written = set(chain.from_iterable(order.places for order in orders.values()))
     for read in history.reads:
         if read.error:
             yield Violation("raised", read, 0.0)
@@ -226,13 +242,17 @@ def _backwards(reads: list[_Placed]) -> Iterator[Violation]:
     for one in reads:
         sessions[one.read.session].append(one)
     for own in sessions.values():
-        ended = sorted((one.read.end, one.place) for one in own)
-        ends = [end for end, _ in ended]
-        highest = list(accumulate((place for _, place in ended), max))
-        for place, read in own:
-            before = bisect_right(ends, read.start)
-            if before and place < highest[before - 1]:
-                yield Violation("backwards", read, 0.0)
+        yield from _backwards_in_session(own)
+
+
+def _backwards_in_session(own: list[_Placed]) -> Iterator[Violation]:
+    ended = sorted((one.read.end, one.place) for one in own)
+    ends = [end for end, _ in ended]
+    highest = list(accumulate((place for _, place in ended), max))
+    for place, read in own:
+        before = bisect_right(ends, read.start)
+        if before and place < highest[before - 1]:
+            yield Violation("backwards", read, 0.0)
 
 
 def _own_writes(order: _Order, reads: list[_Placed]) -> Iterator[Violation]:
