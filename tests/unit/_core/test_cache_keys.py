@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from isp_perf._core.field_text import field_text
-from isp_perf._core.keys import parse_template, shorten
+from isp_perf._core.keys import HASH, RESERVED, Field, field_value, parse_template, shorten, wire_key
 from isp_perf.errors import ConfigurationError
 
 
@@ -91,3 +91,100 @@ def test_bad_templates(template):
     with pytest.raises(ConfigurationError) as caught:
         parse_template(template, ["a"])
     assert caught.value.value == template
+
+
+@pytest.mark.parametrize(
+    ("template", "parameters", "setting", "told"),
+    [
+        ("{a", ["a"], "key", ("key", "braces come in pairs", "write {name} for a field and {{ }} for literal braces")),
+        ("{hash}", ["a"], "tags", ("tags", "a tag names fields, not {hash}", "name the parameters it depends on")),
+        (
+            "constant",
+            ["a", "b"],
+            "key",
+            ("key", "a template without a field gives every call one key", "add {a} or {hash}"),
+        ),
+        (
+            "{a!r}",
+            ["a"],
+            "key",
+            ("key", "a field is a parameter or an attribute of one", "write {name} or {name.attribute}, no format"),
+        ),
+        ("{c}", ["a", "b"], "key", ("key", "{c} names no parameter", "use one of {a}, {b}, {hash}")),
+        ("{c}", [], "key", ("key", "{c} names no parameter", "use one of none, {hash}")),
+    ],
+)
+def test_errors_say_what_to_write(template, parameters, setting, told):
+    """Each mistake has its own rule, and a fix that names what may be written."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse_template(template, parameters, setting=setting)
+    assert (caught.value.setting, caught.value.rule, caught.value.fix) == told
+    assert caught.value.value == template
+
+
+def test_a_tag_may_be_constant():
+    """Tags need no field; keys of functions without parameters need none either."""
+    assert parse_template("all", ["a"], setting="tags").join([]) == "all"
+    assert parse_template("all", []).join([]) == "all"
+    with pytest.raises(ConfigurationError):
+        parse_template("all", ["a"])
+
+
+def test_fields_of_attributes_are_followed():
+    """A field is an argument, or an attribute of an attribute of one; {hash} stands for all of them."""
+    parsed = parse_template("{a.real.imag}:{a}:{hash}", ["a"])
+    assert parsed.fields == (Field("a", ("real", "imag")), Field("a"), Field("hash"))
+    assert field_value(parsed.fields[0], {"a": 5}) == 0
+    assert field_value(parsed.fields[1], {"a": 5}) == 5
+    assert HASH == "hash"
+
+
+def test_neighbours_are_told_apart_in_the_key():
+    """A reserved separator is enough, another one is escaped in the fields, and none becomes a border mark."""
+    assert parse_template("{a}:{b}", ["a", "b"]).escaped == ""
+    dashed = parse_template("{a}-{b}", ["a", "b"])
+    assert (dashed.literals, dashed.escaped) == (("", "-", ""), "-")
+    assert parse_template("{a}x{b}", ["a", "b"]).literals == ("", "%.x", "")
+    for separator in "-_./,;|=&@+~!$()#'\"<>^`":
+        assert parse_template(f"{{a}}{separator}{{b}}", ["a", "b"]).escaped == separator
+    for other in "?x\x80":
+        assert parse_template(f"{{a}}{other}{{b}}", ["a", "b"]).escaped == ""
+
+
+def test_reserved_characters_are_these():
+    """Separators of keys, glob characters, the escape itself, space and control characters."""
+    assert sorted(RESERVED) == sorted({*":{}*?[]%\\ \x7f", *map(chr, range(32))})
+
+
+def test_too_few_texts_are_no_key():
+    """A key has a text for each field."""
+    with pytest.raises(ValueError, match="argument 2"):
+        parse_template("{a}:{b}", ["a", "b"]).join(["1"])
+
+
+def test_a_pattern_finds_the_fields_of_a_key():
+    """The pattern of a template gives back the texts of its keys, and nothing for keys of others."""
+    parsed = parse_template("x.{a}-{b}:end", ["a", "b"])
+    pattern = parsed.pattern()
+    assert pattern.fullmatch("x.1%2D-2:end").groups() == ("1%2D", "2")
+    assert pattern.fullmatch("x.-:end").groups() == ("", "")
+    for other in ("xy1-2:end", "x.1-2-3:end", "x.1-2", "y.1-2:end", "x.1-2:endless", "x.a b-2:end", "x.?-2:end"):
+        assert pattern.fullmatch(other) is None
+
+
+def test_a_text_moves_between_templates():
+    """What one template escapes and the other does not is written as the other does."""
+    dashed, dotted = parse_template("{a}-{b}", ["a", "b"]), parse_template("{a}.{b}", ["a", "b"])
+    assert dashed.text_for(dotted, "1%2D2.3") == "1-2%2E3"
+    assert dotted.text_for(dashed, "1-2%2E3") == "1%2D2.3"
+    assert dashed.text_for(dashed, "1%2D2.3") == "1%2D2.3"
+
+
+def test_lengths_are_those_of_bytes():
+    """200 bytes are kept and 201 are not; a head never ends within a character; surrogates are counted too."""
+    assert shorten("x" * 201) != "x" * 201
+    assert shorten("\ud800" * 66) == "\ud800" * 66
+    assert shorten("\ud800" * 67).startswith("%~")
+    accented = shorten("x" + "\u00e9" * 200)
+    assert accented.startswith("x" + "\u00e9" * 31 + "%~")
+    assert wire_key("isp:1:", "user:1") == "isp:1:user:1"

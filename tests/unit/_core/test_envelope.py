@@ -123,3 +123,79 @@ def test_surrogates_in_tags_and_keys():
     sealer = Sealer("isp")
     odd = contents(tags={"a\udc80": b"12345678"})
     assert sealer.open("k\udc80", sealer.seal("k\udc80", odd, shape=SHAPE), shape=SHAPE) == odd
+
+
+SEALED = (
+    "e5690200268573686170652e2e3165706f63682e2e310000018bcfe568fa000493e000000032000176657273696f6e310001"
+    "6116c9632a750899ab7540e438617deba57061796c6f6164"
+)
+OPEN = (
+    "e5690200d2a273686170652e2e3165706f63682e2e310000000000000000ffffffff000000000000c39287f516b791be4d2a3e7dc021460d"
+)
+
+
+def test_the_format_is_these_bytes():
+    """What is in Redis today is read by every later version of this format, byte for byte; times are clamped."""
+    sealer = Sealer("isp", [OLD])
+    assert sealer.seal("isp:1:k", contents(tags={"a": b"version1"}), shape=SHAPE).hex() == SEALED
+    assert sealer.open("isp:1:k", bytes.fromhex(SEALED), shape=SHAPE) == contents(tags={"a": b"version1"})
+    far = Contents(b"", b"epoch..1", {}, -5.0, 1e9, -1.0)
+    assert Sealer("isp").seal("k", far, shape=SHAPE).hex() == OPEN
+    found = Sealer("isp").open("k", bytes.fromhex(OPEN), shape=SHAPE)
+    assert found == Contents(b"", b"epoch..1", {}, 0.0, 0xFFFFFFFF / 1000, 0.0)
+
+
+def test_reasons_are_these_words():
+    """The reasons are labels of a metric, so they stay what they are."""
+    words = {"foreign", "forged", "shape", "outdated", "unknown_key", "newer_format"}
+    assert {reason.value for reason in Rejection} == words
+    assert {reason for reason in Rejection if reason.skew} == {Rejection.UNKNOWN_KEY, Rejection.NEWER_FORMAT}
+
+
+@pytest.mark.parametrize("text", [SEALED, OPEN])
+def test_every_prefix_is_foreign(text):
+    """An envelope that is cut short anywhere before its payload is foreign or damaged, and never read past its end."""
+    data = bytes.fromhex(text)
+    sealer = Sealer("isp", [OLD] if text is SEALED else [])
+    head = len(data) - (7 + 16 if text is SEALED else 16)
+    for end in range(head + 16):
+        assert sealer.open("k", data[:end], shape=SHAPE) is Rejection.FOREIGN, end
+        assert tags_in(data[:end]) == ()
+    for end in range(head + 16, len(data)):
+        assert sealer.open("isp:1:k", data[:end], shape=SHAPE) is Rejection.FORGED, end
+
+
+def test_a_tag_may_have_no_name():
+    """The shortest tag there is, last in the header of an envelope without a payload, comes back as well."""
+    sealer, least = Sealer("isp"), contents(b"", tags={"": b"version1"})
+    data = sealer.seal("k", least, shape=SHAPE)
+    assert sealer.open("k", data, shape=SHAPE) == least
+    assert tags_in(data) == ("",)
+
+
+def test_bytes_do_not_move_from_one_part_to_another():
+    """Namespace and key that read the same when joined are sealed differently, under a secret as well."""
+    data = Sealer("a", [NEW]).seal("bc", contents(), shape=SHAPE)
+    assert Sealer("ab", [NEW]).open("c", data, shape=SHAPE) is Rejection.FORGED
+    odd = Sealer("\ud800", [NEW])
+    assert odd.open("k", odd.seal("k", contents(), shape=SHAPE), shape=SHAPE) == contents()
+
+
+def test_later_formats_are_told_from_short_bytes():
+    """Only what is as long as a header of ours can be of a later format; this very format never is."""
+    sealer, data = Sealer("isp"), bytearray.fromhex(OPEN)
+    data[2] = 3
+    assert sealer.open("k", bytes(data[:41]), shape=SHAPE) is Rejection.NEWER_FORMAT
+    for short in (bytes(data[:40]), bytes.fromhex(OPEN)[:41]):
+        assert sealer.open("k", short, shape=SHAPE) is Rejection.FOREIGN
+    data[2] = 1
+    assert sealer.open("k", bytes(data), shape=SHAPE) is Rejection.FOREIGN
+
+
+def test_names_that_are_no_text_are_read_before_they_are_believed():
+    """Bytes that nobody sealed may name tags in any bytes: some text stands for them."""
+    data = bytearray.fromhex(SEALED)
+    data[data.index(b"\x00\x01a") + 2] = 0xFF
+    assert tags_in(bytes(data)) == ("\ufffd",)
+    two = contents(tags={"a": b"1" * 8, "b": b"2" * 8})
+    assert outdated(two, b"epoch..1", {"a": b"1" * 8, "b": b"3" * 8})

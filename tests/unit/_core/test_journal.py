@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isp_perf._core.journal import Journal
+from isp_perf._core.journal import MOST_KEYS, Journal
 
 
 def test_keys_leave_when_they_are_delivered():
@@ -68,3 +68,45 @@ def test_a_key_that_was_added_while_it_was_delivered_stays():
     journal.delivered(keys, globs, sent=sent)
     assert journal.chunk() == ("b",)
     assert journal.globs() == ("x*",)
+
+
+def test_limits_are_exact():
+    """As much as the limit says is held; one more is the removal of everything."""
+    journal = Journal("e", limit=3)
+    journal.add("abc")
+    assert journal.chunk() == ("a", "b", "c")
+    globs = Journal("e")
+    for number in range(1000):
+        globs.add_glob(str(number))
+    assert len(globs.globs()) == 1000
+    assert (journal.overflowed, globs.overflowed) == (0, 0)
+    assert MOST_KEYS == 100_000
+
+
+def test_moments_grow_with_everything_that_is_added():
+    """Each addition has a moment of its own, patterns too; what was asked for at that very moment is covered."""
+    journal = Journal("e")
+    assert journal.moment == 0
+    journal.add("ab")
+    first = journal.moment
+    journal.add_glob("x*")
+    second = journal.moment
+    assert (first, second) == (1, 2)
+    journal.delivered("ab", ["x*"], sent=first)
+    assert journal.chunk() == ()
+    assert journal.globs() == ("x*",)
+    journal.delivered(["unknown"], ["unknown", "x*"], sent=second)
+    assert not len(journal)
+
+
+def test_what_was_served_past_the_level_is_known_until_it_is_removed():
+    """Only keys that were added so are past, and no longer once they are delivered or everything is removed."""
+    journal = Journal("e", limit=3)
+    journal.add("a")
+    journal.add("b", past=True)
+    assert [journal.is_past(key) for key in "abc"] == [False, True, False]
+    journal.delivered("b")
+    assert journal.is_past("b") is False
+    journal.add("b", past=True)
+    journal.add("cdef")
+    assert not journal.is_past("b")
