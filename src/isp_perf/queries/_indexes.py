@@ -1,5 +1,6 @@
 """Declares indexes over several columns on a mapped class."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Index, Table
@@ -33,14 +34,20 @@ def composite_index(model: Any, *columns: Any, where: Any = None) -> Index:
     if not isinstance(table, Table) or len(columns) < 1 + (where is None):
         rule = "a composite index has two or more columns of one table"
         raise ConfigurationError("columns", len(columns), rule, "use mapped_column(index=True) for one column")
-    wanted = [str(each) for each in expressions]
-    for index in table.indexes:
-        if where is None and [str(each) for each in index.expressions][: len(wanted)] == wanted:
-            raise ConfigurationError("columns", index.name, "this index begins with the same columns", "drop this one")
+    if where is None:
+        _refuse_double(table, expressions)
     names = "_".join(order_of(each)[0].name for each in expressions)
     name = f"ix_{table.name}_{names}"[: _LONGEST_NAME - 5] + ("" if where is None else "_part")
     options = {} if where is None else {"postgresql_where": where, "sqlite_where": where}
     return Index(name, *expressions, **options)
+
+
+def _refuse_double(table: Table, expressions: Sequence[Any]) -> None:
+    """Raise ``ConfigurationError`` if an index of the table begins with the same columns."""
+    wanted = [str(each) for each in expressions]
+    for index in table.indexes:
+        if [str(each) for each in index.expressions][: len(wanted)] == wanted:
+            raise ConfigurationError("columns", index.name, "this index begins with the same columns", "drop this one")
 
 
 def _expression(mapper: Any, column: Any) -> Any:

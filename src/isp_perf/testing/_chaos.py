@@ -111,11 +111,15 @@ class ChaosLevel:
     # -- the remote level
 
     async def perform(self, orders: Sequence[Order], *, within: float) -> list[Any]:
-        """Carry out ``orders``, if the network lets them through; see ``RemoteLevel.perform``."""
+        """Carry out ``orders`` ``within`` so many seconds, if the network lets them; see ``RemoteLevel.perform``."""
         return await self._own.perform(orders, within=within)
 
     async def delete_pattern(self, glob: str, *, force: bool = False) -> int:
-        """Remove keys that match the glob and return their number, without any faults."""
+        """Remove keys that match the glob and return their number, without any faults; ``force`` as in ``RedisPool``.
+
+        Raises:
+            NotSentError: the network is partitioned.
+        """
         if not self._reachable:
             raise NotSentError("the simulated network is partitioned")
         return await self.level.delete_pattern(glob, force=force)
@@ -131,7 +135,7 @@ class ChaosLevel:
     # -- draws
 
     def line(self, prefix: str, listener: Listener | None) -> "_Line":
-        """Return a new connection."""
+        """Return a new connection that hears of keys under ``prefix`` for ``listener``, if there is one."""
         made = _Line(self, prefix, listener)
         made.silent = not self._reachable
         self._lines.add(made)

@@ -133,7 +133,7 @@ class Session:
         self.name = name
 
     def reading(self, key: str) -> _Reading:
-        """Return a context around one read, which sets its ``value``.
+        """Return a context around one read of ``key``, which sets its ``value``.
 
         An exception is recorded and passes.
         """
