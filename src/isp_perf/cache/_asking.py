@@ -19,6 +19,7 @@ from isp_perf.typing import Answer, Lease
 __all__ = ["Asker", "Reply"]
 
 _MOST_KEYS: Final = 500
+_LONE: Final = 3  # so many questions in a row that stayed alone make the next one leave at once
 
 
 class Reply(NamedTuple):
@@ -85,6 +86,22 @@ class _Batch:
                         reply = reply._replace(data=held_bytes(reply.token))
 
 
+class _Turn:
+    """What one event loop is asking: the batch that still takes questions, batches on their way, lone ones in a row."""
+
+    __slots__ = ("batch", "flying", "lone")
+
+    def __init__(self) -> None:
+        self.batch: _Batch | None = None
+        self.flying = 0
+        self.lone = 0
+
+    @property
+    def quiet(self) -> bool:
+        """Whether a question will probably stay alone, so that waiting for others would only cost a turn."""
+        return not self.flying and self.lone >= _LONE
+
+
 class Asker:
     """Asks for one manager.
 
@@ -94,7 +111,7 @@ class Asker:
 
     def __init__(self, second: SecondLevel) -> None:
         self._second = second
-        self._batches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Batch] = WeakKeyDictionary()
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
 
     def ask(self, wire: str, names: tuple[str, ...], seal: Callable[[], None], *, tasks: bool) -> Steps:
         """Return what is under ``wire``, with the versions ``names``; ``None`` if the level failed."""
@@ -112,22 +129,28 @@ class Asker:
 
     async def _ask(self, wire: str, names: tuple[str, ...], seal: Callable[[], None]) -> Reply | None:
         loop = asyncio.get_running_loop()
-        batch = self._batches.get(loop)
-        if batch is not None:
+        turn = self._turns.get(loop)
+        if turn is None:
+            turn = self._turns[loop] = _Turn()
+        if turn.batch is not None:
             future: asyncio.Future[Reply | None] = loop.create_future()
-            batch.add(wire, names, seal, asker=future)
+            turn.batch.add(wire, names, seal, asker=future)
             return await future
-        batch = self._batches[loop] = _Batch()
+        batch = turn.batch = _Batch()
         batch.add(wire, names, seal)
         # Whoever asks first in a tick asks for all of it. Cancelled, it sends the others back to ask again.
         replies: dict[str, Reply] = {}
         try:
             try:
-                await asyncio.sleep(0)
+                if not turn.quiet:
+                    await asyncio.sleep(0)
             finally:
-                del self._batches[loop]
+                turn.batch = None
+                turn.flying += 1
+                turn.lone = turn.lone + 1 if len(batch.seals) == 1 else 0
             replies = await self._send(batch)
         finally:
+            turn.flying -= 1
             own = replies.get(wire)
             if own is not None and own.data is None:
                 replies[wire] = own._replace(data=held_bytes(own.token))
