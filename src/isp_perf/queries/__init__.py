@@ -2,6 +2,7 @@
 
 from isp_perf._core.query_findings import Finding, Statement
 from isp_perf.errors import NPlusOneError, QueryBudgetError
+from isp_perf.queries._advice import IndexAdvice, suggest_indexes
 from isp_perf.queries._bulk import BulkResult, bulk_delete, bulk_insert, bulk_update, bulk_upsert
 from isp_perf.queries._cached import cached_query
 from isp_perf.queries._count import QueryCount, count_queries, query_budget
@@ -26,6 +27,7 @@ __all__ = [
     "BulkResult",
     "DataLoader",
     "Finding",
+    "IndexAdvice",
     "Installed",
     "Listening",
     "NPlusOneError",
@@ -54,4 +56,5 @@ __all__ = [
     "query_budget",
     "read_records",
     "stream",
+    "suggest_indexes",
 ]

@@ -16,7 +16,7 @@ from isp_perf.queries._compat import spawned
 from isp_perf.queries._sites import caller
 from isp_perf.queries._stats import QueryStats
 
-__all__ = ["SlowLog", "explanation"]
+__all__ = ["SlowLog", "explanation", "preparable"]
 
 _INTERVAL: Final = 60.0  # seconds between two lines about one text
 _TEXTS_KEPT: Final = 1000
@@ -126,11 +126,16 @@ def _asking(engine: Engine, text: str) -> list[tuple[str, tuple[None, ...]]] | N
     if dialect.name == "sqlite" and engine.url.database and "memory" not in str(engine.url):
         return [(f"EXPLAIN QUERY PLAN {text}", (None,) * text.count("?"))]
     if dialect.name == "postgresql" and dialect.server_version_info >= _GENERIC:
-        numbers: dict[str, int] = {}
-        numbered = _NAMED.sub(lambda match: f"${numbers.setdefault(match[1], len(numbers) + 1)}", text)
-        if numbers:
-            numbered = numbered.replace("%%", "%")
-        values = ", ".join(["NULL"] * max(map(int, _NUMBERED.findall(numbered)), default=0))
+        numbered, values = preparable(text)
         asked = f"EXPLAIN EXECUTE isp_perf_slow({values})" if values else "EXPLAIN EXECUTE isp_perf_slow"
         return [*_BEFORE, (f"PREPARE isp_perf_slow AS {numbered}", ()), (asked, ())]
     return None
+
+
+def preparable(text: str) -> tuple[str, str]:
+    """Return a statement of any driver with its parameters numbered, for PREPARE, and a list of as many NULLs."""
+    numbers: dict[str, int] = {}
+    numbered = _NAMED.sub(lambda match: f"${numbers.setdefault(match[1], len(numbers) + 1)}", text)
+    if numbers:
+        numbered = numbered.replace("%%", "%")
+    return numbered, ", ".join(["NULL"] * max(map(int, _NUMBERED.findall(numbered)), default=0))

@@ -30,6 +30,7 @@ LOG = logging.getLogger("isp_perf.queries")
 
 _SCOPE = "isp_perf.queries.scope"
 _SITES_KEPT = 1000
+_TEXTS_KEPT = 1000
 _LOG_INTERVAL = 60.0  # seconds between two lines about one site
 
 
@@ -45,9 +46,22 @@ class Watch:
         stats: the counters to count in.
     """
 
-    __slots__ = ("__weakref__", "_hooks", "_seen", "budget", "detect", "engine", "handle", "sites", "slow", "stats")
+    __slots__ = (
+        "__weakref__",
+        "_hooks",
+        "_seen",
+        "budget",
+        "detect",
+        "engine",
+        "handle",
+        "observed",
+        "sites",
+        "slow",
+        "stats",
+    )
 
     engine: Engine
+    observed: dict[str, tuple[Any, str]]
     sites: dict[tuple[str, str, str, int], int]
     stats: QueryStats
 
@@ -58,6 +72,7 @@ class Watch:
         self.budget: int | None = None
         self.slow: SlowLog | None = None
         self.sites = {}  # (kind, path, file, line) -> findings, of the first sites only
+        self.observed = {}  # compiled text -> the compiled statement and the text sent, for index advice
         self.handle: Any = None  # what install() returned, kept alive with the engine
         self._seen: dict[tuple[str, int, str], float] = {}
         names = ("do_execute", "do_executemany", "do_execute_no_params")
@@ -78,6 +93,9 @@ class Watch:
     def _run(self, name: str, *call: Any) -> bool:
         """Execute one statement in the driver's place, between two looks at the clock."""
         context = call[-1]
+        compiled = context.compiled
+        if compiled is not None and compiled.string not in self.observed and len(self.observed) < _TEXTS_KEPT:
+            self.observed[compiled.string] = compiled, call[1]
         scope = CURRENT.get()
         if scope is None and (scope := self._of_checkout(context)) is None:
             return self._time(name, call)

@@ -1,0 +1,65 @@
+"""Writes the DDL and the Alembic line of an index that is advised."""
+
+from hashlib import blake2b
+from typing import Any
+
+from sqlalchemy import Column, Index, Integer, MetaData, Table, text
+from sqlalchemy.schema import CreateIndex, DropIndex
+
+from isp_perf._core.index_rules import Candidate
+
+__all__ = ["create_texts", "drop_texts", "name_for"]
+
+_LONGEST_NAME = 63
+
+
+def name_for(candidate: Candidate, taken: set[str]) -> str:
+    """Return a name that no index of the table has."""
+    columns = "_".join(name for name, _ in candidate.columns)
+    ending = ("_part" if candidate.nulls else "") + (
+        "_with_" + "_".join(candidate.include) if candidate.include else ""
+    )
+    name = f"ix_{candidate.table[1]}_{columns}{ending}"
+    if len(name) <= _LONGEST_NAME and name not in taken:
+        return name
+    digest = blake2b(repr(candidate).encode(), digest_size=4).hexdigest()
+    return f"{name[: _LONGEST_NAME - 9]}_{digest}"
+
+
+def create_texts(candidate: Candidate, name: str, dialect: Any) -> tuple[str, str]:
+    """Return ``CREATE INDEX`` and the Alembic line that does the same."""
+    schema, table = candidate.table
+    quote = dialect.identifier_preparer.quote
+    options: dict[str, Any] = {}
+    said = "" if schema is None else f", schema={schema!r}"
+    if candidate.nulls:
+        parts = (f"{quote(column)} IS {'NOT ' if there else ''}NULL" for column, there in candidate.nulls)
+        where = " AND ".join(parts)
+        options[f"{dialect.name}_where"] = text(where)
+        said += f", {dialect.name}_where=sa.text({where!r})"
+    if candidate.include:
+        options["postgresql_include"] = list(candidate.include)
+        said += f", postgresql_include={list(candidate.include)!r}"
+    made = _table(candidate)
+    parts_of = [made.c[column].desc() if down else made.c[column] for column, down in candidate.columns]
+    ddl = str(CreateIndex(Index(name, *parts_of, **options)).compile(dialect=dialect))
+    columns = ", ".join(
+        f"sa.text({quote(each) + ' DESC'!r})" if down else repr(each) for each, down in candidate.columns
+    )
+    return ddl, f"op.create_index({name!r}, {table!r}, [{columns}]{said})"
+
+
+def _table(candidate: Candidate) -> Table:
+    schema, table = candidate.table
+    names = dict.fromkeys((*(name for name, _ in candidate.columns), *candidate.include))
+    columns: list[Column[Any]] = [Column(name, Integer) for name in names]
+    return Table(table, MetaData(), *columns, schema=schema)
+
+
+def drop_texts(table: tuple[str | None, str], name: str, dialect: Any) -> tuple[str, str]:
+    """Return ``DROP INDEX`` and the Alembic line that does the same."""
+    schema, plain = table
+    made = Table(plain, MetaData(), Column("x", Integer), schema=schema)
+    ddl = str(DropIndex(Index(name, made.c.x)).compile(dialect=dialect)).strip()
+    said = "" if schema is None else f", schema={schema!r}"
+    return ddl, f"op.drop_index({name!r}, table_name={plain!r}{said})"
