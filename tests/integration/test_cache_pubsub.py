@@ -208,7 +208,8 @@ def test_threads_hear_news_too(redis_url):
         there.invalidate("k")
         since = time.perf_counter()
         while here("k") != number:
-            assert time.perf_counter() - since < 0.15
+            threading.Event().wait(0.001)  # a thread that never waits keeps the others from running
+            assert time.perf_counter() - since < 0.2
         here("k")
     assert here.stats.l1_hits > 0
     asyncio.run(cache.aclose())

@@ -9,7 +9,7 @@ ends, is a lost one. Expiry, eviction, FLUSHALL and the writes of other programs
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from secrets import token_bytes
 from typing import Any, Final, cast
@@ -20,9 +20,9 @@ from redis.exceptions import RedisError
 
 from isp_perf.redis._link import Link
 from isp_perf.redis._pack import pack
-from isp_perf.typing import Listener
+from isp_perf.typing import Listener, Order, Ping
 
-__all__ = ["BlockingNews", "Bulletin", "News", "topic_of"]
+__all__ = ["BlockingNews", "Bulletin", "News", "mispaired", "topic_of", "unheard"]
 
 _CHANGED: Final = b"!"
 _FILLED: Final = b"+"
@@ -176,7 +176,7 @@ class News:
                 self._task = link.loop.create_task(self._listen())
             return 0
         number, command = self._bulletin.number()
-        link.send(command).add_done_callback(_forget)
+        link.send(command).add_done_callback(unheard)
         return number
 
     async def caught_up(self, number: int, *, within: float) -> None:
@@ -217,8 +217,8 @@ class News:
         self._bulletin.end()
 
 
-def _forget(future: "asyncio.Future[Any]") -> None:
-    """Take note of the end of a PUBLISH: if it failed, its number does not come back."""
+def unheard(future: "asyncio.Future[Any]") -> None:
+    """Take note of the end of a command whose answer nobody waits for, so that its error is not reported."""
     if not future.cancelled():
         future.exception()
 
@@ -289,3 +289,11 @@ class BlockingNews:
         self._bulletin.end()
         with self._lock:
             self._close()
+
+
+def mispaired(orders: Sequence[Order], replies: Sequence[Any]) -> bool:
+    """Return whether a reply is not the one of its command, as after bytes that a broken network swallowed."""
+    return any(
+        isinstance(order, Ping) and not isinstance(reply, Exception) and reply != order.nonce
+        for order, reply in zip(orders, replies, strict=True)
+    )

@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from isp_perf.errors import RemoteError
-from isp_perf.redis._bulletin import BlockingNews, Bulletin, News
+from isp_perf.redis._bulletin import BlockingNews, Bulletin, News, mispaired, unheard
 from isp_perf.redis._combine import Combiner
 from isp_perf.redis._config import RedisSettings
 from isp_perf.redis._entry import LinkLostError
@@ -35,7 +35,7 @@ from isp_perf.redis._scripts import Command, Dialect, reply_for
 from isp_perf.redis._state import States
 from isp_perf.redis._stats import LaneStats
 from isp_perf.redis._sync import BlockingRedis
-from isp_perf.typing import Identity, Listener, Order, Ping
+from isp_perf.typing import Identity, Listener, Order
 
 __all__ = ["BlockingTrackedChannel", "TrackedChannel", "perform_blocking", "perform_on"]
 
@@ -68,14 +68,6 @@ def _meanings(orders: Sequence[Order], replies: Sequence[Any], *, node: str, sin
     return answers
 
 
-def _mispaired(orders: Sequence[Order], replies: Sequence[Any]) -> bool:
-    """Return whether a reply is not the one of its command, as after bytes that a broken network swallowed."""
-    return any(
-        isinstance(order, Ping) and not isinstance(reply, Exception) and reply != order.nonce
-        for order, reply in zip(orders, replies, strict=True)
-    )
-
-
 # -- for tasks
 
 
@@ -100,7 +92,7 @@ async def perform_on(
     if again := dialect.again(orders, commands, replies):
         for i, reply in zip(again, await _replies(link, lane, list(again.values()), within=within), strict=True):
             replies[i] = reply
-    if _mispaired(orders, replies):
+    if mispaired(orders, replies):
         link.fail(InvalidResponse("an answer belongs to another command"))
         raise LostNotSentError(f"{_NAME} on {lane.node}: the link lost its order", 0.0)
     return _meanings(orders, replies, node=lane.node, since=started)
@@ -187,14 +179,10 @@ class TrackedChannel:
         lane = self._lane
         if lane is None:
             lane = self._lane = await self._open()
-        patience = within if self._ever else max(within, self._states.settings.connect_timeout)
         if lane.link is not None:
             self._check(lane.link)
-        number = 0 if self._news is None else self._news.ask(lane.link)
         try:
-            answers = await perform_on(lane, self._dialect, orders, within=within, connect_within=patience)
-            if self._news is not None and number:
-                await self._news.caught_up(number, within=within)
+            return await self._answered(lane, orders, within=within)
         except RemoteError:
             if self._tracks and _refused(lane.down):
                 self._tracks = False
@@ -202,10 +190,17 @@ class TrackedChannel:
                 self._lane, self._closed = None, False
                 return await self.perform(orders, within=within)
             raise
-        else:
-            return answers
         finally:
             self._ever = True
+
+    async def _answered(self, lane: Lane, orders: Sequence[Order], *, within: float) -> list[Any]:
+        """Carry out ``orders``; where news come beside the answers, all that was published before has come as well."""
+        patience, news = within if self._ever else max(within, self._states.settings.connect_timeout), self._news
+        number = 0 if news is None else news.ask(lane.link)
+        answers = await perform_on(lane, self._dialect, orders, within=within, connect_within=patience)
+        if news is not None:
+            await news.caught_up(number, within=within)
+        return answers
 
     def _check(self, link: Link) -> None:
         """Follow a PING beside the orders: slow is not dead, but no answer at all is, or that to another question.
@@ -230,7 +225,7 @@ class TrackedChannel:
     def _ask(self, link: Link) -> None:
         nonce = token_bytes(8)
         future = link.send(pack(("PING", nonce)))
-        future.add_done_callback(_heard)
+        future.add_done_callback(unheard)
         self._asked = (link, nonce, future, link.loop.time())
 
     async def _open(self) -> Lane:
@@ -278,12 +273,6 @@ def _answers(future: "asyncio.Future[Any]", nonce: bytes) -> bool:
     return not future.cancelled() and future.exception() is None and bool(future.result() == nonce)
 
 
-def _heard(future: "asyncio.Future[Any]") -> None:
-    """Take note of a PING's end, so that its error is not reported as unheard."""
-    if not future.cancelled():
-        future.exception()
-
-
 def _refused(down: BaseException | None) -> bool:
     """Return whether the server understood the handshake and said no to it."""
     return isinstance(down, ResponseError) and not isinstance(down, AuthenticationError)
@@ -310,7 +299,7 @@ def perform_blocking(
     if again := dialect.again(orders, commands, replies):
         for i, reply in zip(again, _execute(combiner, list(again.values()), node, within=within), strict=True):
             replies[i] = reply
-    if _mispaired(orders, replies):
+    if mispaired(orders, replies):
         combiner.close()
         raise LostNotSentError(f"{_NAME} on {node}: the link lost its order", 0.0)
     return _meanings(orders, replies, node=node, since=started)
