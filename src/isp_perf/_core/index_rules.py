@@ -90,32 +90,38 @@ def candidates(need: Need, common: Counter[tuple[tuple[str | None, str], str]]) 
     """
     heads = [need.equal]
     if need.joined:
-        heads.append((*need.joined, *(name for name in need.equal if name not in need.joined)))
+        heads.append((*need.joined, *need.equal))
     found: list[Candidate] = []
     for head in heads:
         names = sorted(set(head), key=lambda name: (-common[need.table, name], name))[:_MOST_COLUMNS]
         for tail in _tails(need, names):
-            columns = (*((name, False) for name in names), *tail)
-            if not columns or (not names and not _worth_it(need, tail)):
-                continue
-            _add_variants(found, Candidate(need.table, columns, len(names)), need)
+            if names or _worth_it(need, tail):
+                columns = (*_rising(names), *tail)
+                _add_variants(found, Candidate(need.table, columns, len(names)), need)
     if not found and need.nulls:
-        found.append(Candidate(need.table, ((need.nulls[0][0], False),), 1))
+        found.append(Candidate(need.table, _rising([need.nulls[0][0]]), 1))
     return found
+
+
+def _rising(names: Iterable[str]) -> tuple[Ordered, ...]:
+    return tuple((name, False) for name in names)
 
 
 def _worth_it(need: Need, tail: tuple[Ordered, ...]) -> bool:
     """Whether an index without an equality helps: it stops at the first rows, or reads a range."""
-    return need.limited or tuple(name for name, _ in tail) == need.ranges[:1]
+    return bool(tail) and (need.limited or tail == _rising(need.ranges[:1]))
 
 
 def _tails(need: Need, names: list[str]) -> list[tuple[Ordered, ...]]:
-    ordered = tuple((name, down) for name, down in need.order if name not in names)[:_MOST_COLUMNS]
-    if ordered and all(down for _, down in ordered):
-        ordered = tuple((name, False) for name, _ in ordered)  # an index is read backwards as well
-    ranged = tuple((name, False) for name in need.ranges if name not in names)[:1]
+    ordered = _forwards(tuple(each for each in need.order if each[0] not in names)[:_MOST_COLUMNS])
+    ranged = _rising(name for name in need.ranges if name not in names)[:1]
     tails = [ordered, ranged] if need.limited else [ranged, ordered]
-    return list(dict.fromkeys(tail for tail in tails if tail)) or [()]
+    return list(dict.fromkeys(filter(None, tails))) or [()]
+
+
+def _forwards(order: tuple[Ordered, ...]) -> tuple[Ordered, ...]:
+    """Return an order, or its reverse if that needs nothing descending: an index is read backwards as well."""
+    return _rising(name for name, _ in order) if all(down for _, down in order) else order
 
 
 def _add_variants(found: list[Candidate], plain: Candidate, need: Need) -> None:
@@ -134,15 +140,17 @@ def serves(index: Existing, wanted: Candidate) -> bool:
     """Whether an index that exists does what ``wanted`` would do."""
     if not _same_rows(index.where, wanted.nulls) or index.kind or not index.columns:
         return False
-    head = {name for name, _ in wanted.columns[: wanted.first]}
-    names = {name for name, _ in index.columns}
+    head = set(dict(wanted.columns[: wanted.first]))
+    names = set(dict(index.columns))
     if index.unique and names <= head:
         return True  # at most one row is left
-    if {name for name, _ in index.columns[: len(head)]} != head or len(index.columns) < len(wanted.columns):
-        return False
-    tail = wanted.columns[len(head) :]
+    return _begins(index, wanted, head) and set(wanted.include) <= names | set(index.include)
+
+
+def _begins(index: Existing, wanted: Candidate, head: set[str]) -> bool:
+    """Whether an index begins with the columns ``head``, in any order, and goes on as ``wanted`` does."""
     beside = index.columns[len(head) : len(wanted.columns)]
-    return _same_order(beside, tail) and set(wanted.include) <= names | set(index.include)
+    return set(dict(index.columns[: len(head)])) == head and _same_order(beside, wanted.columns[len(head) :])
 
 
 def _same_rows(where: str, nulls: tuple[Ordered, ...]) -> bool:

@@ -120,13 +120,16 @@ class _Advisor:
     def __init__(self, connection: Connection, watch: Watch, *, scratch: bool) -> None:
         self.connection = connection
         self.scratch = scratch
+        self.indexes: dict[Table, list[Existing]] = {}
         seen = [(text, need) for compiled, text in list(watch.observed.values()) for need in needs_of(compiled)]
-        tables = dict.fromkeys(need.table for _, need in seen)
-        found = {table: indexes_of(connection, table) for table in tables}
-        self.indexes: dict[Table, list[Existing]] = {
-            table: indexes for table, indexes in found.items() if indexes is not None
-        }
+        for table in dict.fromkeys(need.table for _, need in seen):
+            self._learn(table)
         self.seen = [(text, need) for text, need in seen if need.table in self.indexes]
+
+    def _learn(self, table: Table) -> None:
+        indexes = indexes_of(self.connection, table)
+        if indexes is not None:
+            self.indexes[table] = indexes
 
     def advice(self) -> list[IndexAdvice]:
         """Return what to create, then what to drop."""
@@ -159,14 +162,13 @@ class _Advisor:
             return None
         if not self.scratch:
             return tried[0], None
-        plans = [(each, plan) for each in tried if (plan := self._with(each, text)) and _pays(before, plan)]
-        cheapest: tuple[Candidate, Plan | None] | None = None
-        lowest = 0.0
-        for each, plan in plans:
-            cost = plan.cost or 0.0
-            if cheapest is None or cost < lowest * _PAYS:
-                cheapest, lowest = (each, plan), cost
-        return cheapest
+        best: tuple[Candidate, Plan | None] | None = None
+        lowest = before
+        for each in tried:
+            plan = self._with(each, text)
+            if plan is not None and _pays(lowest, plan, first=best is None):
+                best, lowest = (each, plan), plan
+        return best
 
     def _with(self, candidate: Candidate, text: str) -> Plan | None:
         """Return the plan with an index that is there for this question only; ``None`` if it is not used."""
@@ -206,5 +208,8 @@ def _head(candidate: Candidate) -> frozenset[str]:
     return frozenset(name for name, _ in candidate.columns[: candidate.first])
 
 
-def _pays(before: Plan, after: Plan) -> bool:
-    return before.cost is None or after.cost is None or after.cost < before.cost * _PAYS
+def _pays(before: Plan, after: Plan, *, first: bool) -> bool:
+    """Whether a plan is better by more than a little; of plans without costs the first one is."""
+    if before.cost is None or after.cost is None:
+        return first
+    return after.cost < before.cost * _PAYS

@@ -29,10 +29,13 @@ def indexes_of(connection: Connection, table: tuple[str | None, str]) -> list[Ex
         unique: list[Any] = list(catalog.get_unique_constraints(name, schema=schema))
     except NoSuchTableError:
         return None
-    held = [primary["constrained_columns"], *(each["column_names"] for each in unique)]
-    keys = [Existing("", tuple((column, False) for column in columns), unique=True) for columns in held if columns]
-    plain = [each for each in indexes if not each.get("duplicates_constraint")]
-    return [*keys, *(_existing(connection, each) for each in plain)]
+    keys = [_key(columns) for columns in [primary["constrained_columns"], *(each["column_names"] for each in unique)]]
+    plain = [_existing(connection, each) for each in indexes if not each.get("duplicates_constraint")]
+    return [*keys, *plain]
+
+
+def _key(columns: list[str]) -> Existing:
+    return Existing("", tuple((column, False) for column in columns), unique=True)
 
 
 def _existing(connection: Connection, index: dict[str, Any]) -> Existing:

@@ -11,6 +11,7 @@ from isp_perf._core.index_rules import Candidate
 __all__ = ["create_texts", "drop_texts", "name_for"]
 
 _LONGEST_NAME = 63
+_NULL = {True: "NOT NULL", False: "NULL"}
 
 
 def name_for(candidate: Candidate, taken: set[str]) -> str:
@@ -31,22 +32,28 @@ def create_texts(candidate: Candidate, name: str, dialect: Any) -> tuple[str, st
     schema, table = candidate.table
     quote = dialect.identifier_preparer.quote
     options: dict[str, Any] = {}
-    said = "" if schema is None else f", schema={schema!r}"
+    said = _in_schema(schema)
     if candidate.nulls:
-        parts = (f"{quote(column)} IS {'NOT ' if there else ''}NULL" for column, there in candidate.nulls)
-        where = " AND ".join(parts)
+        where = " AND ".join(f"{quote(name)} IS {_NULL[there]}" for name, there in candidate.nulls)
         options[f"{dialect.name}_where"] = text(where)
         said += f", {dialect.name}_where=sa.text({where!r})"
     if candidate.include:
         options["postgresql_include"] = list(candidate.include)
         said += f", postgresql_include={list(candidate.include)!r}"
-    made = _table(candidate)
-    parts_of = [made.c[column].desc() if down else made.c[column] for column, down in candidate.columns]
-    ddl = str(CreateIndex(Index(name, *parts_of, **options)).compile(dialect=dialect))
+    ddl = str(CreateIndex(Index(name, *_expressions(candidate), **options)).compile(dialect=dialect))
     columns = ", ".join(
         f"sa.text({quote(each) + ' DESC'!r})" if down else repr(each) for each, down in candidate.columns
     )
     return ddl, f"op.create_index({name!r}, {table!r}, [{columns}]{said})"
+
+
+def _in_schema(schema: str | None) -> str:
+    return "" if schema is None else f", schema={schema!r}"
+
+
+def _expressions(candidate: Candidate) -> list[Any]:
+    made = _table(candidate)
+    return [made.c[name].desc() if down else made.c[name] for name, down in candidate.columns]
 
 
 def _table(candidate: Candidate) -> Table:
@@ -61,5 +68,5 @@ def drop_texts(table: tuple[str | None, str], name: str, dialect: Any) -> tuple[
     schema, plain = table
     made = Table(plain, MetaData(), Column("x", Integer), schema=schema)
     ddl = str(DropIndex(Index(name, made.c.x)).compile(dialect=dialect)).strip()
-    said = "" if schema is None else f", schema={schema!r}"
+    said = _in_schema(schema)
     return ddl, f"op.drop_index({name!r}, table_name={plain!r}{said})"

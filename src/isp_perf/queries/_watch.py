@@ -93,9 +93,7 @@ class Watch:
     def _run(self, name: str, *call: Any) -> bool:
         """Execute one statement in the driver's place, between two looks at the clock."""
         context = call[-1]
-        compiled = context.compiled
-        if compiled is not None and compiled.string not in self.observed and len(self.observed) < _TEXTS_KEPT:
-            self.observed[compiled.string] = compiled, call[1]
+        self._observe(call[1], context.compiled)
         scope = CURRENT.get()
         if scope is None and (scope := self._of_checkout(context)) is None:
             return self._time(name, call)
@@ -114,6 +112,11 @@ class Watch:
                 mark.done(spent, failed=failed)
             self._add(call, spent)
         return True
+
+    def _observe(self, text: str, compiled: Any) -> None:
+        """Keep the first statements, one of each text, for index advice."""
+        if compiled is not None and compiled.string not in self.observed and len(self.observed) < _TEXTS_KEPT:
+            self.observed[compiled.string] = compiled, text
 
     def _time(self, name: str, call: tuple[Any, ...]) -> bool:
         """Execute a statement for which no scope is open, if it is of interest whether it is slow."""
