@@ -27,6 +27,7 @@ async def test_plans_of_asyncpg_and_psycopg(postgres_url, caplog):
         pytest.skip("psycopg is not installed")
     caplog.clear()
     plain = create_engine(postgres_url.replace("+asyncpg", "+psycopg"))
+    plain.connect().close()  # what the dialect asks of its first connection is slower than 0 ms too
     handle = install(plain, batching="off", slow_ms=0)
     with plain.connect() as connection:
         connection.execute(select(T.c.id).where(T.c.n == 4711, T.c.n % 7 == 3, T.c.id > 12).limit(3))

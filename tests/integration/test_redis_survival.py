@@ -122,9 +122,11 @@ async def test_a_full_pool_of_dedicated_connections_ends_in_time(redis_url):
 async def test_a_thousand_waiting_tasks_make_one_attempt_at_a_time():
     """While a port accepts and never answers, at most one connection of the lane is open at any moment."""
     opened = most = total = 0
+    idle = asyncio.Event()
 
     async def accept(reader, writer):
         nonlocal opened, most, total
+        idle.clear()
         opened += 1
         total += 1
         most = max(most, opened)
@@ -133,6 +135,10 @@ async def test_a_thousand_waiting_tasks_make_one_attempt_at_a_time():
                 pass
         opened -= 1
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        if not opened:
+            idle.set()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -148,6 +154,8 @@ async def test_a_thousand_waiting_tasks_make_one_attempt_at_a_time():
         await asyncio.gather(*[keep_asking() for _ in range(1_000)])
         assert most == 1
         assert 1 <= total < 60
+    async with asyncio.timeout(5):
+        await idle.wait()
 
 
 async def test_a_rotated_password_is_said_and_healed(start_server):
