@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
 from isp_perf._core.index_rules import Candidate, Existing, Need, candidates, commonness, redundant, serves, takes_in
@@ -14,7 +15,7 @@ from isp_perf.queries._advice_needs import needs_of
 from isp_perf.queries._advice_plans import Plan, plan_of, taken_back
 from isp_perf.queries._advice_texts import create_texts, drop_texts, name_for
 from isp_perf.queries._colours import run
-from isp_perf.queries._watch import WATCHES, Watch
+from isp_perf.queries._watch import LOG, WATCHES, Watch
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -173,9 +174,14 @@ class _Advisor:
     def _with(self, candidate: Candidate, text: str) -> Plan | None:
         """Return the plan with an index that is there for this question only; ``None`` if it is not used."""
         name = self._name(candidate)
-        with taken_back(self.connection):
-            self.connection.exec_driver_sql(create_texts(candidate, name, self.connection.dialect)[0])
-            plan = plan_of(self.connection, text)
+        ddl = create_texts(candidate, name, self.connection.dialect)[0]
+        try:
+            with taken_back(self.connection):
+                self.connection.exec_driver_sql(ddl)
+                plan = plan_of(self.connection, text)
+        except DBAPIError as error:
+            LOG.warning("an index could not be tried (%s): %s", type(error.orig).__name__, ddl)
+            return None
         return plan if plan is not None and plan.uses(name) else None
 
     def _absorbed(self, choice: _Choice, others: Iterable[_Choice]) -> bool:
