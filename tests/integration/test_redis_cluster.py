@@ -128,7 +128,7 @@ async def test_a_slot_on_its_way_is_asked_for(cluster, pool):
 
 
 async def test_nothing_is_lost_or_doubled_in_a_live_reshard(cluster, pool):
-    """While slots move to and fro under load, every increment counts once and no reader sees an error."""
+    """While slots move back and forth under load, every increment counts once and no reader sees an error."""
     client = pool.client()
     keys = [f"live{number}" for number in range(12)]
     await asyncio.gather(*(client.set(key, 0) for key in keys))

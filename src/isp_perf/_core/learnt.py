@@ -5,7 +5,8 @@ the command and the whole prefix, up to the key's last colon. It is forgotten af
 it has to be learnt again the row doubles, so a family in which only some values are large stays where it belongs.
 """
 
-from typing import Any, Final
+from collections.abc import Collection
+from typing import Any, Final, cast
 
 __all__ = ["LearntSizes", "family_of", "size_of"]
 
@@ -35,9 +36,11 @@ def size_of(reply: Any) -> int:
     if isinstance(reply, bytes | str):
         return len(reply)
     if isinstance(reply, list | set | tuple):
-        return sum(map(size_of, reply)) + len(reply)
+        parts = cast("Collection[Any]", reply)
+        return sum(map(size_of, parts)) + len(parts)
     if isinstance(reply, dict):
-        return sum(map(size_of, reply)) + sum(map(size_of, reply.values())) + len(reply)
+        items: dict[Any, Any] = reply
+        return sum(map(size_of, items)) + sum(map(size_of, items.values())) + len(items)
     return 8
 
 

@@ -1,7 +1,7 @@
 """Declares indexes over several columns on a mapped class."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Index, Table
 from sqlalchemy.inspection import inspect
@@ -35,7 +35,7 @@ def composite_index(model: Any, *columns: Any, where: Any = None) -> Index:
         rule = "a composite index has two or more columns of one table"
         raise ConfigurationError("columns", len(columns), rule, "use mapped_column(index=True) for one column")
     if where is None:
-        _refuse_double(table, expressions)
+        _refuse_double(cast("Table", table), expressions)
     names = "_".join(order_of(each)[0].name for each in expressions)
     name = f"ix_{table.name}_{names}"[: _LONGEST_NAME - 5] + ("" if where is None else "_part")
     options = {} if where is None else {"postgresql_where": where, "sqlite_where": where}

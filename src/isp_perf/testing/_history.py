@@ -128,6 +128,9 @@ class Session:
 
     __slots__ = ("history", "name")
 
+    history: "History"
+    name: str
+
     def __init__(self, history: "History", name: str) -> None:
         self.history = history
         self.name = name

@@ -1,7 +1,8 @@
 """Check the shipped alert rules with Prometheus's own tool: ``python run.py``.
 
 Takes ``promtool`` from PATH, else unpacks it from Debian's package ``prometheus`` (``apt-get download``, nothing is
-installed), then runs ``check rules`` and the cases of tests/data/ops. Not part of the default run. Exit code: promtool's.
+installed), then runs ``check rules`` and the cases of tests/data/ops. Not part of the default run. The exit code is the
+tool's.
 """
 
 import shutil
