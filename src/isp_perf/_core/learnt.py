@@ -39,7 +39,7 @@ def size_of(reply: Any) -> int:
         parts = cast("Collection[Any]", reply)
         return sum(map(size_of, parts)) + len(parts)
     if isinstance(reply, dict):
-        items: dict[Any, Any] = reply
+        items: dict[Any, Any] = cast("Any", reply)
         return sum(map(size_of, items)) + sum(map(size_of, items.values())) + len(items)
     return 8
 
