@@ -42,7 +42,7 @@ def test_a_module_of_301_lines_is_too_long():
 def test_blank_lines_comments_and_docstrings_are_not_code():
     """What explains the code is free; a string that is used is code."""
     text = '"""M.\n\nMore.\n"""\n\n# note\n\ndef f():\n    """S.\n\n    More.\n    """\n    # y\n    x = """a\nb"""\n'
-    assert code_lines(source(text)) == {8, 14, 15}
+    assert code_lines(source(text)) == (8, 14, 15)
 
 
 def test_modules_are_named_after_what_they_do():

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,8 +41,14 @@ class Source:
 def read_sources(*folders: Path, pattern: str = "*.py") -> list[Source]:
     """Return the Python files below ``folders`` whose name matches ``pattern``, in a stable order."""
     return [
-        Source(path, path.read_text(encoding="utf-8"))
+        read_source(path)
         for folder in folders
         for path in sorted(folder.rglob(pattern))
         if "__pycache__" not in path.parts and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+
+
+@cache
+def read_source(path: Path) -> Source:
+    """Return the file at ``path``; read and parsed once, whoever asks."""
+    return Source(path, path.read_text(encoding="utf-8"))

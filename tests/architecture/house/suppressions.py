@@ -18,6 +18,8 @@ _WITH_CODE_AND_REASON = re.compile(
 
 def suppressions(source: Source) -> Iterator[tuple[int, str]]:
     """Yield line number and text of every comment that silences a tool."""
+    if not _SILENCER.search(source.text):
+        return  # most files: what is not in the text is in no comment
     for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
         if token.type == tokenize.COMMENT and _SILENCER.search(token.string):
             yield token.start[0], token.string
