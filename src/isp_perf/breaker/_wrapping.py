@@ -8,44 +8,20 @@ user's own parameter list.
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
+from isp_perf._runtime.calls import CALLS, NAMES, Kind, kind_of
 from isp_perf._runtime.specialize import specialize
 from isp_perf.errors import ConfigurationError
 
-__all__ = ["FREE_THREADED", "Kind", "Site", "Strategy", "build", "indented", "kind_of", "refuse_kinds"]
+__all__ = ["FREE_THREADED", "Site", "Strategy", "build", "indented", "refuse_kinds"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-Kind = Literal["function", "coroutine", "generator", "async generator"]
 
 FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 """Without the GIL an addition to a slot may get lost: everything is then counted under a lock."""
 
 _DESCRIPTORS = (staticmethod, classmethod)
-_CALLS: dict[Kind, str] = {
-    "function": "$result = $function($args)",
-    "coroutine": "$result = await $function($args)",
-    "generator": "$result = yield from $function($args)",
-    # ``async for ...: yield`` would swallow what is sent and thrown in, so the generator is driven by hand.
-    "async generator": """\
-$result = None
-$inner = $function($args)
-try:
-    $item = await $inner.__anext__()
-    while True:
-        try:
-            $sent = yield $item
-        except $GeneratorExit:
-            await $inner.aclose()
-            raise
-        except $BaseException as $thrown:
-            $item = await $inner.athrow($thrown)
-        else:
-            $item = await $inner.asend($sent)
-except $StopAsyncIteration:
-    pass""",
-}
 
 
 class Site:
@@ -66,12 +42,7 @@ class Site:
         self.kind: Kind = kind
         self.asynchronous = kind in {"coroutine", "async generator"}
         self.index = 0
-        self.names: dict[str, object] = {
-            "function": function,
-            "BaseException": BaseException,
-            "GeneratorExit": GeneratorExit,
-            "StopAsyncIteration": StopAsyncIteration,
-        }
+        self.names: dict[str, object] = {"function": function, **NAMES}
 
     @property
     def outermost(self) -> bool:
@@ -106,19 +77,6 @@ class Strategy(Protocol):
         ...
 
 
-def kind_of(function: Callable[..., Any]) -> Kind:
-    """Tell what calling ``function`` gives; callable objects are judged by their ``__call__``."""
-    targets = (function,) if inspect.isroutine(function) else (function, type(function).__call__)
-    for target in targets:
-        if inspect.isasyncgenfunction(target):
-            return "async generator"
-        if inspect.iscoroutinefunction(target):
-            return "coroutine"
-        if inspect.isgeneratorfunction(target):
-            return "generator"
-    return "function"
-
-
 def indented(lines: Sequence[str], depth: int = 1) -> list[str]:
     """Return ``lines`` moved in by ``depth`` levels."""
     return ["    " * depth + line for line in lines]
@@ -147,7 +105,7 @@ def build(function: F, strategies: Sequence[Strategy]) -> F:
             "function", type(function).__name__, "functions can be protected, not their results", "pass the function"
         )
     site = Site(function, kind_of(function))
-    lines = _CALLS[site.kind].splitlines()
+    lines = CALLS[site.kind].splitlines()
     for index in reversed(range(len(strategies))):
         site.index = index
         lines = strategies[index].emit(lines, site)

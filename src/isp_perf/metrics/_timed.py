@@ -1,12 +1,13 @@
 """``timed``: measures how long a function or a block takes, exceptions included."""
 
-import inspect
 from collections.abc import Callable
+from textwrap import indent
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from isp_perf._core.histogram import LARGEST
+from isp_perf._runtime.calls import CALLS, NAMES, kind_of
 from isp_perf._runtime.specialize import specialize
 from isp_perf.metrics._instruments import Histogram
 
@@ -18,6 +19,7 @@ R = TypeVar("R")
 # The arithmetic of ``Histogram.observe_units`` in place, since a call costs as much as all of it; values outside the
 # usual range, and histograms with bounds of their own, take the call.
 _RECORD = """\
+finally:
     $spent = $clock() - $start
     if $least < $spent < $most:
         $shift = $spent.bit_length() - 4
@@ -26,34 +28,6 @@ _RECORD = """\
     else:
         $record($spent)
 """
-_CALL = f"""\
-$start = $clock()
-try:
-    return $function($args)
-finally:
-{_RECORD}"""
-_AWAIT = _CALL.replace("return $function", "return await $function")
-_GENERATE = _CALL.replace("return $function($args)", "return (yield from $function($args))")
-_GENERATE_ASYNC = f"""\
-$start = $clock()
-try:
-    $inner = $function($args)
-    try:
-        $item = await $inner.__anext__()
-        while True:
-            try:
-                $sent = yield $item
-            except $exit:
-                await $inner.aclose()
-                raise
-            except $anything as $error:
-                $item = await $inner.athrow($error)
-            else:
-                $item = await $inner.asend($sent)
-    except $stop:
-        return
-finally:
-{_RECORD}"""
 
 
 class Timer:
@@ -101,14 +75,11 @@ class Timer:
             "least": 15 if histogram.log_linear else LARGEST,
             "most": LARGEST,
         }
-        if inspect.isasyncgenfunction(function):
-            names |= {"exit": GeneratorExit, "anything": BaseException, "stop": StopAsyncIteration}
-            body = _GENERATE_ASYNC
-        elif inspect.iscoroutinefunction(function):
-            body = _AWAIT
-        else:
-            body = _GENERATE if inspect.isgeneratorfunction(function) else _CALL
-        return cast("Callable[P, R]", specialize(function, body, names))
+        kind = kind_of(function)
+        call = indent(CALLS[kind], "    ")
+        result = "" if kind == "async generator" else "return $result\n"
+        body = f"$start = $clock()\ntry:\n{call}\n{_RECORD}{result}"
+        return cast("Callable[P, R]", specialize(function, body, names | NAMES))
 
 
 timed = Timer
