@@ -17,13 +17,20 @@ from typing import Any
 
 import pytest
 
+from isp_perf.redis import RedisSettings
 from isp_perf.testing import Engine, start_postgres, start_redis
 
 _SETTINGS = ("REDIS_URL", "REDIS_CLUSTER_NODES", "REDIS_SENTINELS", "DATABASE_URL")
 _SERVER_FIXTURES = {"redis_server", "redis_url", "postgres_server", "postgres_url"}
 
 
+# A machine that runs tests may stand still for a second. Where a test does not say how long Redis may take, it may take
+# this long; where that time is the subject, the test says it.
+_PATIENT = {"connect_timeout": 5.0, "timeout": 10.0}
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    RedisSettings.__init__.__kwdefaults__.update(_PATIENT)
     for name in [name for name in os.environ if name in _SETTINGS or name.startswith("ISP_PERF_")]:
         del os.environ[name]
 
