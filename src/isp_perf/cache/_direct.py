@@ -22,7 +22,7 @@ from isp_perf.cache._flow import fail_loading, finish, take_back
 from isp_perf.cache._keyplan import KeyPlan
 from isp_perf.cache._local import FINE_TTL
 from isp_perf.cache._refusal import is_harmless
-from isp_perf.cache._store import Store
+from isp_perf.cache._store import MOST_UNCOUNTED, Store
 
 __all__ = ["Direct", "is_direct", "slot_finder"]
 
@@ -172,6 +172,8 @@ class Direct:
                 local.keep_locked(store, slot, value, due=now + store.ttl)
                 del store.flights[slot]
             store.spent.append(seconds)
+            if len(store.spent) >= MOST_UNCOUNTED:
+                store.fold_locked(local.counters)
         finally:
             lock.release()
         flight.landed = True

@@ -231,7 +231,6 @@ class LocalLevel:
         if moment is None or due >= store.latest_end or len(moment.items) >= MOST_ITEMS:
             self._admit_locked(store)
             moment = store.next_moment_locked(self._calendar, due)
-            store.fold_locked(self.counters)
         entry = Entry(value, slot, moment)
         entry.home = store
         moment.items.append(entry)

@@ -13,7 +13,10 @@ from isp_perf.cache._stats import Counters
 if TYPE_CHECKING:
     from isp_perf.typing import Clock
 
-__all__ = ["Keyed", "StagedEntry", "Store", "WeighedEntry"]
+__all__ = ["MOST_UNCOUNTED", "Keyed", "StagedEntry", "Store", "WeighedEntry"]
+
+MOST_UNCOUNTED: Final = 1024
+"""Loads of the short way that may wait to be counted: what keeps ``Store.spent`` short, however long a ttl is."""
 
 _numbers: Final = count(1)
 _GOLDEN: Final = 0x9E3779B97F4A7C15  # consecutive numbers times this differ in every part of 60 bits
@@ -102,8 +105,8 @@ class Store:
         moments: time -> moment in which entries of this store are due.
         ttl: seconds that the function's values live, where that is the same for all.
         latest: the moment last used for entries of that ttl, those due before ``latest_end``.
-        spent: the seconds of each load of the short way of a miss; as ``evicted`` and ``retired`` counted once for the
-            function and the manager; ``fold_locked`` adds it to both.
+        spent: the seconds of each load of the short way of a miss, ``MOST_UNCOUNTED`` at most; as ``evicted`` and
+            ``retired`` counted once for the function and the manager; ``fold_locked`` adds it to both.
     """
 
     __slots__ = (
