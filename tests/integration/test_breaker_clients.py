@@ -25,7 +25,8 @@ async def server(behave):
     try:
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
     finally:
-        await asyncio.sleep(0.02)  # a connection that was accepted just now gets its handler, and is closed below
+        for _ in range(10):  # rounds of the loop: a connection that was made just now gets its handler, and is closed
+            await asyncio.sleep(0.002)
         listening.close()
         for task, writer in connections:
             task.cancel()

@@ -161,7 +161,7 @@ def test_waiting_threads_share_the_fate_of_the_probe():
         assert not results
     probe.ok()
     for thread in threads:
-        thread.join(10)
+        thread.join(20)
     assert results == [0] * 10
 
 

@@ -13,6 +13,7 @@ import time
 import redis
 
 from isp_perf.breaker import CircuitConfig, CircuitOpenError, CircuitRegistry, _shared_open
+from isp_perf.breaker._member import Note
 from isp_perf.redis import RedisPool, RedisSettings
 from isp_perf.testing import ManualClock
 
@@ -29,7 +30,7 @@ for _, key in ipairs(redis.call('KEYS', '*:circuit:{*}')) do
   local flat = redis.call('HGETALL', key)
   for i = 1, #flat, 2 do
     local field, ends, rest = flat[i], string.match(flat[i + 1], '^(%d+)(.*)$')
-    if field == 'ends' or field == 'lease_ends' or field == 'loser_ends' or (ends and string.sub(field, 1, 2) == 'i:') then
+    if string.find(field, 'ends$') or (ends and string.sub(field, 1, 2) == 'i:') then
       redis.call('HSET', key, field, earlier(ends) .. rest)
     end
   end
@@ -76,8 +77,19 @@ class Member:
         self.breaker.on("transition", lambda event: self.seen.setdefault(event.after, time.monotonic()))
         self.pool = patient(url)
         self.fleet = self.registry.share(self.pool, quorum)
-        wait_for(lambda: self.fleet.connected)
-        wait_for(lambda: self.pool.sync().execute_command("PUBSUB", "NUMSUB", "isp:circuits")[0][1] > 0)
+        wait_for(self._hears)
+        self.flush()
+
+    def _hears(self):
+        """Say something to the whole fleet, and tell whether it arrived here."""
+        self.fleet.wire.call("reset", "echo", "echo")
+        return self.fleet.report()["heard"] > 0
+
+    def flush(self):
+        """Wait until every note that was written before is sent."""
+        sent = threading.Event()
+        self.fleet.post(Note(sent.set, sent.set))
+        assert sent.wait(PATIENCE)
 
     def call(self, work=int):
         """Call through the circuit, and tell what became of it."""
@@ -102,6 +114,15 @@ class Member:
         """Have so many threads call at once; their ``outcomes`` come when they come."""
         for _ in range(threads):
             threading.Thread(target=lambda: self.outcomes.append(self.call(self.reach)), daemon=True).start()
+
+    def newest(self):
+        """Return the version of the record in Redis."""
+        return int(self.pool.sync().hget(RECORD, "v"))
+
+    def known(self):
+        """Return the version of the record that the circuit has followed."""
+        with self.breaker.lock:
+            return self.breaker.fleet.known
 
     def leave(self):
         """Leave the fleet, and let its connections go."""
@@ -149,7 +170,8 @@ def work():
     _shared_open.PATIENCE = PATIENCE
     names = {"Member": Member, "fail": fail}
     for line in sys.stdin:
-        print(json.dumps(eval(line, names), default=lambda _: None), flush=True)
+        sys.stdout.write(json.dumps(eval(line, names), default=lambda _: None) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

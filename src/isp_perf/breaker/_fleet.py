@@ -67,7 +67,7 @@ class Fleet:
         self._retry_at = monotonic()
         self._sent = self._failed = self._heard = 0
         for member in self._links():
-            member.pending = 0
+            member.pending, member.early = 0, None
 
     def start(self) -> None:
         """Start the two threads."""

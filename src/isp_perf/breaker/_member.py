@@ -66,7 +66,7 @@ class Member:
         breaker: the circuit.
     """
 
-    __slots__ = ("breaker", "fleet", "known", "own", "pending", "undelivered")
+    __slots__ = ("breaker", "early", "fleet", "known", "own", "pending", "undelivered")
 
     def __init__(self, fleet: Lane, breaker: Machine) -> None:
         self.fleet = fleet
@@ -74,6 +74,7 @@ class Member:
         self.known = 0
         self.own = False
         self.pending = 0
+        self.early: View | None = None  # the newest record heard while an answer to a note of our own was due
         self.undelivered: tuple[object, ...] | None = None
 
     @property
@@ -150,6 +151,9 @@ class Member:
     def _done(self) -> None:
         with self.breaker.lock:
             self.pending -= 1
+            early, self.early = self.early, None
+        if early is not None:
+            self.follow(early)
 
     def _tell(self, operation: str, *values: object) -> View:
         view = self.fleet.wire.call(operation, self.breaker.name, self.fleet.worker, *values)
@@ -209,6 +213,8 @@ class Member:
         breaker = self.breaker
         with breaker.lock:
             if self.pending > pending:
+                if self.early is None or self.early.version < view.version:
+                    self.early = view
                 return
             state: State = breaker.era.state
             target = followed(view, known=self.known, me=self.fleet.worker, local=state, own=self.own)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from isp_perf._core.breaker_fleet import View
-from isp_perf.breaker import Backoff, CircuitConfig, CircuitOpenError, CircuitRegistry
+from isp_perf.breaker import Backoff, CircuitConfig, CircuitOpenError, CircuitRegistry, _shared_open
 from isp_perf.breaker._fleet import Fleet
 from isp_perf.breaker._fleet_wire import view_of
 from isp_perf.errors import ConfigurationError
@@ -30,7 +30,7 @@ class Wire:
 
     def call(self, operation, circuit, worker, *values):
         self.told.append((operation, *values))
-        self.held_up.wait(5)
+        self.held_up.wait(20)
         if self.error is not None:
             raise self.error
         return self.view
@@ -77,9 +77,30 @@ def fail():
     raise OSError
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Askers wait until the answer is there, however long the machine stalls; return for how long at the most."""
+    monkeypatch.setattr(_shared_open, "PATIENCE", 20.0)
+    return 20.0
+
+
 @pytest.fixture
 def bench():
     return Bench()
+
+
+@pytest.fixture
+def fetch(bench):
+    """A coroutine function behind the circuit, whose break is over."""
+
+    @bench.breaker
+    async def fetch():
+        return 7
+
+    bench.fail()
+    bench.send()
+    bench.clock.advance(10)
+    return fetch
 
 
 def answering(bench, work):
@@ -155,7 +176,7 @@ def test_opening_below_the_quorum_stays_ones_own():
     assert bench.breaker.state == "closed"
 
 
-def test_one_caller_asks_and_the_others_are_rejected_meanwhile(bench):
+def test_one_caller_asks_and_the_others_are_rejected_meanwhile(bench, patience):
     """When the break is over one caller of the process asks; until the answer is there nobody else is let through."""
     bench.fail()
     bench.send()
@@ -179,7 +200,7 @@ def test_one_caller_asks_and_the_others_are_rejected_meanwhile(bench):
     other.start()
     permit = answering(bench, first)
     other.join()
-    assert rejected == [0.25] * 3
+    assert rejected == [patience] * 3
     assert bench.breaker.state == "half_open"
     permit.ok()
     assert bench.breaker.state == "closed"
@@ -202,17 +223,18 @@ def test_worker_that_may_not_probe_waits_as_told(bench):
     assert bench.breaker.state == "closed"
 
 
-async def test_coroutines_ask_without_blocking_their_loop():
-    """A coroutine waits for the answer while others of its loop run and are rejected."""
-    bench = Bench()
-
-    @bench.breaker
-    async def fetch():
-        return 7
-
+def test_news_that_overtake_the_answer_to_our_own_are_followed(bench):
+    """What others changed after our note, but heard before its answer, holds once the answer is there."""
     bench.fail()
+    bench.hear(version=2, state="open", why="opened", left=40.0)
+    bench.hear(version=1, why="reset")
+    assert bench.breaker.retry_after == 10.0
     bench.send()
-    bench.clock.advance(10)
+    assert (bench.breaker.state, bench.breaker.retry_after) == ("open", 40.0)
+
+
+async def test_coroutines_ask_without_blocking_their_loop(bench, fetch):
+    """A coroutine waits for the answer while others of its loop run and are rejected."""
     first = asyncio.create_task(fetch())
     await asyncio.sleep(0)
     with pytest.raises(CircuitOpenError):
@@ -222,17 +244,8 @@ async def test_coroutines_ask_without_blocking_their_loop():
     assert bench.breaker.state == "closed"
 
 
-async def test_answer_to_a_cancelled_asker_serves_the_next_caller():
+async def test_answer_to_a_cancelled_asker_serves_the_next_caller(bench, fetch):
     """When the call that asked is cancelled, the right it got is used by the next arrival, without another question."""
-    bench = Bench()
-
-    @bench.breaker
-    async def fetch():
-        return 7
-
-    bench.fail()
-    bench.send()
-    bench.clock.advance(10)
     first = asyncio.create_task(fetch())
     await asyncio.sleep(0)
     first.cancel()
@@ -242,8 +255,9 @@ async def test_answer_to_a_cancelled_asker_serves_the_next_caller():
     assert [told[0] for told in bench.send()] == ["open", "lease", "close"]
 
 
-def test_store_that_does_not_answer_has_no_say(bench):
-    """After a quarter of a second without an answer the process probes for itself; its late answer changes nothing."""
+def test_store_that_does_not_answer_has_no_say(bench, monkeypatch):
+    """After some time without an answer the process probes for itself; its late answer changes nothing."""
+    monkeypatch.setattr(_shared_open, "PATIENCE", 0.01)
     bench.fail()
     bench.send()
     bench.clock.advance(10)

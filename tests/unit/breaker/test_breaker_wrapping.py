@@ -300,7 +300,7 @@ async def test_timeout_ends_a_coroutine_and_counts_as_a_failure():
 
     @breaker
     async def hang():
-        await asyncio.sleep(5)
+        await asyncio.sleep(60)
 
     with pytest.raises(TimeoutError):
         await hang()

@@ -148,7 +148,7 @@ async def test_timeout_ends_a_coroutine():
 
     assert await rest(0) == 0
     with pytest.raises(TimeoutError):
-        await rest(5)
+        await rest(60)
 
 
 async def test_bulkhead_rejects_or_queues_in_a_task():
@@ -165,7 +165,7 @@ async def test_bulkhead_rejects_or_queues_in_a_task():
 
         return work
 
-    strict, patient = limited(bulkhead(1)), limited(bulkhead(1, wait=5))
+    strict, patient = limited(bulkhead(1)), limited(bulkhead(1, wait=20))
     first = asyncio.create_task(strict("a"))
     await asyncio.sleep(0)
     with pytest.raises(BulkheadFullError):
@@ -198,7 +198,7 @@ async def test_bulkhead_gives_up_after_its_wait_limit():
 
 async def test_cancelled_waiter_never_loses_a_place():
     """Whether a waiter is cancelled before or after it was given a place, the place is there afterwards."""
-    limit = bulkhead(1, wait=5)
+    limit = bulkhead(1, wait=20)
 
     @limit
     async def work(event):
@@ -223,7 +223,7 @@ async def test_cancelled_waiter_never_loses_a_place():
 
 def test_bulkhead_holds_under_threads():
     """Eight threads never exceed the limit, and every place comes back."""
-    limit = bulkhead(3, wait=5)
+    limit = bulkhead(3, wait=20)
     inside = [0]
     most = [0]
     lock = threading.Lock()
@@ -277,7 +277,7 @@ async def test_hedge_takes_the_first_answer_and_cancels_the_other():
         number = len(ended_calls)
         ended_calls.append(number)
         try:
-            await asyncio.sleep(5 if number == 0 else 0)
+            await asyncio.sleep(60 if number == 0 else 0)
         except asyncio.CancelledError:
             ended.append(number)
             raise
@@ -294,14 +294,23 @@ async def test_hedge_raises_only_if_every_attempt_failed():
     with pytest.raises(OSError):
         await hedge(0.01)(failing.later)()
     assert failing.calls == 1
+    begun, hedged, answer = [], asyncio.Event(), asyncio.Event()
     strategy = hedge(0.0001, budget_ratio=0.001)
-    slow = strategy(_rest)
-    await asyncio.gather(*(slow() for _ in range(30)))
+
+    @strategy
+    async def ask():
+        begun.append(1)
+        if len(begun) == 30 + 10:
+            hedged.set()
+        await answer.wait()
+
+    calls = [asyncio.create_task(ask()) for _ in range(30)]
+    await asyncio.wait_for(hedged.wait(), 20)
+    for _ in range(10):  # rounds of the loop, in which every other call would have been hedged as well
+        await asyncio.sleep(0.001)
+    answer.set()
+    await asyncio.gather(*calls)
     assert strategy.hedged == 10
-
-
-async def _rest():
-    await asyncio.sleep(0.01)
 
 
 async def test_pipeline_fuses_strategies_in_order():
