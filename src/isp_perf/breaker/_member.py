@@ -213,8 +213,7 @@ class Member:
         breaker = self.breaker
         with breaker.lock:
             if self.pending > pending:
-                if self.early is None or self.early.version < view.version:
-                    self.early = view
+                self._keep_locked(view)
                 return
             state: State = breaker.era.state
             target = followed(view, known=self.known, me=self.fleet.worker, local=state, own=self.own)
@@ -227,6 +226,11 @@ class Member:
                 self._join_held_locked(view)
         if target is not None:
             breaker.announce()
+
+    def _keep_locked(self, view: View) -> None:
+        """Remember the newest record that cannot be followed yet."""
+        if self.early is None or self.early.version < view.version:
+            self.early = view
 
     def _join_held_locked(self, view: View) -> None:
         breaker = self.breaker
