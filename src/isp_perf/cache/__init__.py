@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from isp_perf.cache._report import WarmReport
     from isp_perf.cache._signed import PickleCodec
     from isp_perf.cache._writing import WriteIntent
+    from isp_perf.cache.consistency import Auditor, AuditReport, StaleRead
 
 __all__ = [
     "AsyncCached",
+    "AuditReport",
+    "Auditor",
     "CacheDecorator",
     "CacheHealth",
     "CacheManager",
@@ -34,6 +37,7 @@ __all__ = [
     "MsgpackCodec",
     "PickleCodec",
     "Receipt",
+    "StaleRead",
     "SyncCacheManager",
     "SyncCached",
     "WarmReport",
@@ -44,6 +48,8 @@ __all__ = [
 ]
 
 _ON_FIRST_USE = {
+    "AuditReport": "consistency",
+    "Auditor": "consistency",
     "CacheHealth": "_insight",
     "CacheStats": "_figures",
     "CacheTally": "_figures",
@@ -51,6 +57,7 @@ _ON_FIRST_USE = {
     "HotKey": "_insight",
     "MsgpackCodec": "_codec",
     "PickleCodec": "_signed",
+    "StaleRead": "consistency",
     "SyncCacheManager": "_blocking",
     "WarmReport": "_report",
     "WriteIntent": "_writing",

@@ -101,6 +101,7 @@ class Engine:
         asker: asks it; ``None`` without one.
         gate: limits loads while it is out of use.
         prefix: the namespace.
+        sampler: is shown hits of the remote level; ``None`` without an auditor.
         background: runs loads without a caller.
         wall: seconds that all processes share, for the moment of expiry in frames.
     """
@@ -115,6 +116,7 @@ class Engine:
         "gate",
         "local",
         "prefix",
+        "sampler",
         "second",
         "sites",
         "wall",
@@ -135,6 +137,7 @@ class Engine:
         self.gate = Gate(local.lock)
         self.wall: Clock = local.clock
         self.prefix = ""
+        self.sampler: Callable[[Call, Any, int], None] | None = None
         self.contexts = 0
         self.asked = False
         self._modes = 0
@@ -192,6 +195,14 @@ class Engine:
         events = Events(observer, name, self.local.lock)
         events.start(self.local.counters)
         return events
+
+    def count_remote(self, call: Call, value: Any, times: int = 1) -> None:
+        """Count ``times`` hits of the remote level, which had ``value``."""
+        with self.local.lock:
+            for counters in (self.local.counters, call.source.counters):
+                counters.remote_hits += times
+        if self.sampler is not None:
+            self.sampler(call, value, times)
 
     def tell(self) -> None:
         """Tell the observer what has left the local level; call it outside the lock."""

@@ -288,8 +288,7 @@ def _take_remote(engine: Engine, call: Call, *, flight: Flight, claim: Claim, re
     value, rest = claim.found
     stale = rest <= 0
     _store(engine, call, flight, claim=claim, value=value, ttl=local_ttl(call.source.policy, rest))
-    engine.local.counters.remote_hits += 1
-    call.source.counters.remote_hits += 1
+    engine.count_remote(call, value)
     if stale and not reload:
         with engine.local.lock:
             for counters in (engine.local.counters, call.source.counters):

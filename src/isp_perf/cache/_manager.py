@@ -414,6 +414,10 @@ class CacheManager:
     ) -> None:
         await self.aclose()
 
+    def internals(self) -> tuple[Engine, Keys]:
+        """Return the levels and the operations by key; for the other modules of the cache, and subject to change."""
+        return self._engine, self._keys
+
     def __repr__(self) -> str:
         return f"CacheManager({self.name!r}, entries={len(self._engine.local)})"
 

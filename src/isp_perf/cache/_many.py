@@ -57,7 +57,8 @@ class Together:
             found = yield from read_remote(self._engine, asked, tasks=tasks)
             for place, outcome in zip(absent, found, strict=True):
                 outcomes[place] = outcome
-                self._count_remote(calls[place], counts[place] if outcome is not MISSING else 0)
+                if outcome is not MISSING:
+                    self._engine.count_remote(calls[place], outcome, counts[place])
         yield from self._load_rest(calls, counts, outcomes, absent={id(calls[place]) for place in absent}, tasks=tasks)
         return outcomes
 
@@ -86,11 +87,6 @@ class Together:
                 elif entry is None and call.slot not in call.store.flights and not call.source.local_only:
                     absent.append(place)
         return absent if self._engine.second is not None else []
-
-    def _count_remote(self, call: Call, times: int) -> None:
-        with self._engine.local.lock:
-            for counters in (self._engine.local.counters, call.source.counters):
-                counters.remote_hits += times
 
     def _count_joined(self, call: Call, times: int) -> None:
         if times:
