@@ -41,20 +41,20 @@ def tables():
         for i, (owner, end) in enumerate(zip(owners, ends, strict=True), 1)
     ]
     yield Conversa, conversations
-    for begin in range(0, MESSAGES, 1000):
-        yield Mensagem, [sentence(i, conversations[i // PER], customers) for i in range(begin, begin + 1000)]
+    for begin in range(0, CONVERSATIONS, 100):
+        yield Mensagem, [m for c in conversations[begin : begin + 100] for m in talk(rng, c, customers)]
 
 
-def sentence(i: int, conversation: dict, customers: list[dict]) -> dict:
-    """Message number i: what the customer said, or the agent."""
-    rng = random.Random(i)
-    customer, author = customers[conversation["cliente_id"] - 1], ("cliente", "atendente")[i % 2]
-    words = {"dia": rng.choice(("tarde", "noite")), "h": rng.randint(8, 13), "h2": rng.randint(14, 20)}
-    words |= {"n": rng.randint(1, 28), "protocolo": rng.randint(10**9, 10**10)} | customer
-    sent = conversation["ultima_em"] - timedelta(minutes=3 * (PER - 1 - i % PER))
-    said = rng.choice(getattr(WORDS, author)).format(**words)
-    entry = {"id": i + 1, "conversa_id": conversation["id"], "autor": author, "entregue": True}
-    return entry | {"texto": said, "enviada_em": sent}
+def talk(rng: random.Random, conversation: dict, customers: list[dict]):
+    """What the customer and the agent said in turn."""
+    words = customers[conversation["cliente_id"] - 1] | {"dia": rng.choice(("tarde", "noite")), "n": rng.randint(1, 28)}
+    words |= {"h": rng.randint(8, 13), "h2": rng.randint(14, 20), "protocolo": rng.randint(10**9, 10**10)}
+    for i in range(PER):
+        author = ("cliente", "atendente")[i % 2]
+        said = rng.choice(getattr(WORDS, author)).format(**words)
+        sent = conversation["ultima_em"] - timedelta(minutes=3 * (PER - 1 - i))
+        entry = {"id": (conversation["id"] - 1) * PER + i + 1, "conversa_id": conversation["id"], "autor": author}
+        yield entry | {"texto": said, "enviada_em": sent, "entregue": True}
 
 
 def lock() -> sqlite3.Connection:

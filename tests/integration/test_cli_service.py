@@ -6,16 +6,16 @@ import json
 import os
 import pty
 import select
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 
 import pytest
 
 from isp_perf.cache import CacheManager
 from isp_perf.cli import main
+from isp_perf.cli._remote import Remote
+from services import Service
 
 SERVICE = """
 import asyncio
@@ -51,33 +51,20 @@ app = Toolkit.from_env().wrap(Starlette(routes=[Route("/squares/{number:int}", p
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cli")
-    (folder / "cli_service.py").write_text(SERVICE)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "cli_service:app", "--port", str(port), "--log-level", "warning"]
-    process = subprocess.Popen(command, cwd=folder)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/squares/1", timeout=5).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, "the service did not start"
-                time.sleep(0.05)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
+    service = Service(tmp_path_factory.mktemp("cli"), SERVICE, workers=1)
+    yield service.url
+    service.stop()
 
 
 @pytest.fixture(scope="module")
 def loaded(url):
-    """The service after a load of 200 requests."""
+    """The service after a load of 200 requests, when its figures, which are kept for a second, know of it."""
     assert main(["bench", f"{url}/squares/3", "--requests", "200", "--connections", "4", "--json"]) == 0
+    remote = Remote(url, [])
+    deadline = time.monotonic() + 20
+    while remote.performance()["requests"]["total"] < 200:
+        assert time.monotonic() < deadline, "the figures do not tell of the load"
+        time.sleep(0.05)
     return url
 
 
@@ -95,7 +82,6 @@ def test_bench_counts_what_it_sent(url, capsys):
 def test_top_prints_one_frame_without_a_terminal(loaded, capsys):
     """Into a pipe, or with --once, top prints the routes, keys and breakers once, without any escape sequence."""
     for arguments in (["--once"], []):
-        time.sleep(1.1)  # figures are kept for a second
         assert main(["top", loaded, *arguments]) == 0
         shown = capsys.readouterr().out
         assert "GET /squares/{number}" in shown
@@ -147,7 +133,6 @@ def test_stats_tell_the_seeds_endpoints(loaded, capsys):
 
 def test_doctor_finds_the_key_that_is_never_asked_twice(loaded, capsys):
     """Of a running service the figures are judged: a key without hits is found, with its template and its count."""
-    time.sleep(1.1)
     assert main(["doctor", loaded, "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert "key never:{number}" in {one["subject"] for one in findings}
@@ -257,6 +242,7 @@ def test_a_redis_that_does_not_answer_is_exit_code_1(monkeypatch, tmp_path, caps
     """An invalidation that could not be delivered is said so; nothing to invalidate, and no Redis, are exit code 2."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr("isp_perf.cli._invalidate._PATIENCE", 0.2)
     assert main(["invalidate", "user:1"]) == 1
     assert "not delivered" in capsys.readouterr().out
     assert main(["invalidate"]) == 2

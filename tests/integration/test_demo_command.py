@@ -1,4 +1,7 @@
-"""`isp-perf demo` as a user runs it: real engines, a small load, and nothing left behind."""
+"""`isp-perf demo` as a user runs it: real engines, a small load, and nothing left behind.
+
+Two whole runs serve most tests and go side by side: one with everything that is there and --serve, one on SQLite.
+"""
 
 import json
 import os
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from isp_perf.cli._service import free_port
+from services import free_port
 
 MARK = "ISP_TEST_MARK"
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to see all descendants")
@@ -26,6 +29,11 @@ def _start(mark, *arguments, **environ):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def _left(mark, folder):
+    """Command lines and folders that a run has left behind."""
+    return [*(_descendants(mark) if Path("/proc/self/environ").exists() else ()), *folder.glob("isp_perf-*")]
 
 
 def _descendants(mark):
@@ -45,43 +53,116 @@ def _until(condition, seconds=40.0):
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(0.05)
     return True
 
 
+class Run:
+    """A demo, and what it did.
+
+    Args:
+        folder: the temporary folder it is given.
+        arguments: its options.
+        environ: further environment variables.
+    """
+
+    def __init__(self, folder, *arguments, **environ):
+        self.mark, self.folder = uuid.uuid4().hex, folder
+        self.process = _start(self.mark, *arguments, TMPDIR=str(folder), **environ)
+
+    def end(self, way=None):
+        """Wait for its end, after a signal if one is given, and note its exit code, words and what it left."""
+        if way is not None:
+            self.process.send_signal(way)
+        self.out, err = self.process.communicate(timeout=100)
+        self.err = "".join(self.said) + err
+        self.code = self.process.returncode
+        self.left = _left(self.mark, self.folder)
+
+    said = ()
+
+    def wait_for(self, word):
+        """Read its progress until a line holds ``word``."""
+        self.said = []
+        for line in iter(self.process.stderr.readline, ""):
+            self.said.append(line)
+            if word in line:
+                return
+        pytest.fail("".join(self.said))
+
+
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """One small demo with --json: its exit code, output and the processes it left."""
-    mark = uuid.uuid4().hex
-    data = tmp_path_factory.mktemp("data")
-    process = _start(mark, "--requests", "60", "--connections", "4", "--json", "--data", str(data))
-    out, err = process.communicate(timeout=100)
-    return process.returncode, out, err, _descendants(mark) if Path("/proc/self/environ").exists() else []
+def runs(tmp_path_factory):
+    """The two runs: one still serving, and one on SQLite that goes on to its end."""
+    options = ["--requests", "24", "--connections", "4", "--json", "--serve", "--port", str(free_port())]
+    serving = Run(tmp_path_factory.mktemp("serving"), *options)
+    data = tmp_path_factory.mktemp("data") / "new"
+    short = ["--requests", "6", "--connections", "2", "--data", str(data)]
+    ending = Run(tmp_path_factory.mktemp("ending"), *short, DATABASE_URL="sqlite:///not-ours.db")
+    yield serving, ending
+    for run in (serving, ending):
+        run.process.kill()
+        run.process.communicate(timeout=60)
 
 
-def test_it_ends_well_and_leaves_no_process(demo):
-    """The exit code is 0 and every process it started is gone."""
-    code, _, err, left = demo
-    assert code == 0, err
-    assert left == []
+@pytest.fixture(scope="module")
+def demo(runs):
+    """The run that serves: it has been asked for two pages and ended with Ctrl-C."""
+    run, _ = runs
+    run.wait_for("serving on")
+    port = int(run.said[-1].split(":")[2].split("/")[0])
+    run.pages = [_page(port, "/agents/1/conversations/1"), _page(port, "/performance/dashboard")]
+    run.end(signal.SIGINT)
+    return run
+
+
+def _page(port, path):
+    """Return status and body of a page, as a browser asks for it."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", path, headers={"accept": "text/html"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_serve_goes_on_until_ctrl_c(demo):
+    """--serve answers on its port after the figures, and Ctrl-C ends it with everything else."""
+    (inbox, conversations), (page, html) = demo.pages
+    assert (inbox, page) == (200, 200)
+    assert conversations
+    assert b"isp_perf live" in html
+    assert demo.code == 130, demo.err
+    assert "Traceback" not in demo.err
+    assert demo.left == []
+
+
+def test_it_ends_well_and_leaves_nothing(runs):
+    """Without --serve the table is printed, the exit code is 0, and every process and folder it made is gone."""
+    _, run = runs
+    run.end()
+    assert run.code == 0, run.err
+    assert run.left == []
+    assert "isp_perf off" in run.out
+    assert "database    SQLite" in run.out
 
 
 def test_it_says_which_engines_it_chose_and_why(demo):
     """Both engines are named on stderr with a reason, so that --json leaves stdout to the object."""
-    _, out, err, _ = demo
-    lines = {line.split()[0]: line for line in err.splitlines()}
+    lines = {line.split()[0]: line for line in demo.err.splitlines()}
     assert "REDIS_URL" in lines["Redis"]
     assert "DATABASE_URL" in lines["database"]
-    assert set(json.loads(out)["engines"]) == {"redis", "database"}
+    assert set(json.loads(demo.out)["engines"]) == {"redis", "database"}
 
 
 def test_both_runs_answered_the_same_requests(demo):
     """The load is the same for both, every request of it succeeded, and isp_perf sent far fewer queries."""
-    values = json.loads(demo[1])
-    assert values["load"] == {"requests": 60, "connections": 4, "seed": 1}
+    values = json.loads(demo.out)
+    assert values["load"] == {"requests": 24, "connections": 4, "seed": 1}
     off, on = values["off"], values["on"]
     assert off["failures"] == on["failures"] == 0
-    assert off["database_queries"] > 1_000
+    assert off["database_queries"] > 500
     assert on["database_queries"] < off["database_queries"] / 3
     assert off["hit_ratio"] is None
     assert 0 < on["hit_ratio"] <= 1
@@ -91,7 +172,7 @@ def test_both_runs_answered_the_same_requests(demo):
 
 def test_a_hit_beats_the_promise(demo):
     """A hit of the local level is at least 1,280 times faster than the database load it replaces."""
-    hits = json.loads(demo[1])["hit"]
+    hits = json.loads(demo.out)["hit"]
     assert set(hits) == {"inbox", "profile"}
     for figures in hits.values():
         assert figures["ratio"] == pytest.approx(figures["load_seconds"] / figures["hit_seconds"])
@@ -104,49 +185,22 @@ def test_a_hit_beats_the_promise(demo):
 )
 def test_however_it_is_ended_nothing_is_left(tmp_path, way, code, moment):
     """SIGTERM and even SIGKILL in the middle end every process, and the folders go with them."""
-    mark = uuid.uuid4().hex
-    process = _start(mark, "--requests", "100000", TMPDIR=str(tmp_path))
+    run = Run(tmp_path, "--requests", "100000")
     try:
-        assert _until(lambda: any(moment in line for line in _descendants(mark)))
+        assert _until(lambda: any(moment in line for line in _descendants(run.mark)))
     finally:
-        process.send_signal(way)
-        process.communicate(timeout=60)
-    assert process.returncode == code
-    assert _until(lambda: not _descendants(mark)), _descendants(mark)
-    assert not list(tmp_path.glob("isp_perf-*"))
-
-
-@needs_proc
-def test_serve_goes_on_until_ctrl_c(tmp_path):
-    """--serve, here on SQLite, answers on its port after the table, and Ctrl-C ends it with everything else."""
-    mark, port = uuid.uuid4().hex, free_port()
-    environ = {"TMPDIR": str(tmp_path), "DATABASE_URL": "sqlite:///not-ours.db"}
-    process = _start(mark, "--requests", "20", "--serve", "--port", str(port), **environ)
-    try:
-        lines = iter(process.stdout.readline, "")
-        assert any(f"serving on http://127.0.0.1:{port}/" in line for line in lines), process.stderr.read()
-        connection = HTTPConnection("127.0.0.1", port, timeout=10)
-        connection.request("GET", "/agents/1/conversations/1")
-        answer = connection.getresponse()
-        assert (answer.status, bool(answer.read())) == (200, True)
-        connection.request("GET", "/performance/dashboard", headers={"accept": "text/html"})
-        answer = connection.getresponse()
-        assert (answer.status, b"isp_perf live" in answer.read()) == (200, True)
-        connection.close()
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert _until(lambda: not _descendants(mark))
-    assert not list(tmp_path.glob("isp_perf-*"))
+        run.end(way)
+    assert run.code == code, run.err
+    assert _until(lambda: not _left(run.mark, tmp_path)), _left(run.mark, tmp_path)
 
 
 def test_a_data_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
-    """--data below a file names the folder and the rule, and the exit code is 1."""
+    """--data below a file names the option, the folder and the rule before anything is started; the exit code is 2."""
     (tmp_path / "file").write_text("no folder")
-    process = _start("none", "--data", str(tmp_path / "file" / "data"))
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "must be a folder this account may write to" in err
-    assert "Traceback" not in err + out
+    run = Run(tmp_path, "--data", str(tmp_path / "file" / "data"))
+    run.end()
+    assert run.code == 2
+    assert "--data" in run.err
+    assert "must be a folder this account may write to" in run.err
+    assert "Traceback" not in run.err + run.out
+    assert "Redis" not in run.out

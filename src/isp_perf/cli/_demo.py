@@ -24,6 +24,7 @@ from isp_perf.cli._load import Request, apply, plan
 from isp_perf.cli._report import Comparison, Phase
 from isp_perf.cli._service import Service, free_port, must_be_free, must_have_packages, run_python
 from isp_perf.cli._terminal import Progress
+from isp_perf.errors import ConfigurationError
 from isp_perf.testing import Engine, start_postgres, start_redis
 from isp_perf.testing._warden import Warden
 
@@ -54,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     must_have_packages()
     port = arguments.port if arguments.serve else free_port()
     must_be_free(port)
+    _must_be_writable(arguments.data)
     say = _to_stderr if arguments.json else _to_stdout
     started = time.monotonic()
     with contextlib.ExitStack() as everything:
@@ -145,6 +147,18 @@ def _prepare(
         settings |= {"REDIS_URL": redis.url, "ISP_PERF_NAMESPACE": f"isp-demo-{secrets.token_hex(4)}"}
     database = postgres if postgres.url else Engine(None, "SQLite", sqlite3.sqlite_version, postgres.reason)
     return settings, {"redis": _describe(redis), "database": _describe(database)}
+
+
+def _must_be_writable(folder: Path | None) -> None:
+    """Raise ``ConfigurationError`` if ``--data`` cannot be written to, before any engine is started for it."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        rule = f"must be a folder this account may write to ({error.strerror})"
+        raise ConfigurationError("--data", str(folder), rule, "name a folder that is") from error
 
 
 def _own_folder(everything: contextlib.ExitStack) -> Path:

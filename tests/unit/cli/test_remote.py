@@ -31,7 +31,7 @@ def answering():
             """Say nothing."""
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     Handler.url = f"http://127.0.0.1:{server.server_port}"
     yield Handler
