@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qs
@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from isp_perf.metrics import MetricRegistry, MetricsApp
 from isp_perf.metrics._asgi import Receive, Scope, Send, header, lifespan, reply
 from isp_perf.metrics._group import owner
+from isp_perf.metrics._naming import Naming
 from isp_perf.metrics._registry import Scope as Reach
 from isp_perf.metrics._snapshot import Snapshot
 from isp_perf.ops._configs import breaker_configs
@@ -86,6 +87,10 @@ class OpsApp:
         dashboard: coroutine function that returns the application's own figures for ``/performance/dashboard``.
         checks: further dependencies for ``/health`` by name, each a coroutine function that returns
             ``{"status": "healthy"}`` or raises; the service is unhealthy without them.
+        naming: further names that ``/metrics`` shows the figures under; see ``isp_perf.metrics.app``.
+
+    Raises:
+        ConfigurationError: ``naming`` is not known.
     """
 
     dashboard: Dashboard
@@ -97,10 +102,11 @@ class OpsApp:
         auth: Authorizer | None = None,
         dashboard: DashboardLoader | None = None,
         checks: Mapping[str, Check] | None = None,
+        naming: Naming | Iterable[Naming] = (),
     ) -> None:
         self._toolkit = toolkit
         self._auth = auth
-        self._metrics = MetricsApp(toolkit.metrics)
+        self._metrics = MetricsApp(toolkit.metrics, naming=naming)
         self._checks = Checks(optional={"redis": self._redis}, required=checks or {})
         self.dashboard = Dashboard(dashboard, toolkit.cache)
         self._lives: dict[Reach, Live] = {}

@@ -160,6 +160,16 @@ async def test_a_required_dependency_that_is_down_is_a_503():
     assert draft.headers["content-type"] == "application/health+json"
 
 
+async def test_metrics_are_answered_under_further_names():
+    """With ``naming`` the names of published Grafana boards stand beside ours; an unknown one is refused."""
+    async with client(OpsApp(Watched(), naming="micrometer")) as http:
+        scrape = (await http.get("/metrics")).text
+    assert "# TYPE cache_gets_total counter" in scrape
+    assert "# TYPE isp_cache_gets_total counter" in scrape
+    with pytest.raises(ConfigurationError, match="naming"):
+        OpsApp(Watched(), naming="micrometre")
+
+
 async def test_metrics_are_answered_too():
     """/metrics is the text format of the same figures."""
     async with client(OpsApp(Watched())) as http:
