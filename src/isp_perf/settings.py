@@ -53,6 +53,8 @@ class Settings:
         schema: second part; change it and all old entries are misses; default ``"1"``.
         cache_max_entries: room in the local level of the cache, >= 1; default 10,000.
         cache_ttl: seconds a value is fresh where a function says nothing else, >= 0; default 300.
+        cache_audit: share of the cache's hits (0-1) whose loaders are called again, in the background and once a second
+            at most, to find values that are no longer true; default 0: none.
         compression: whether responses are compressed; default true.
         compression_minimum_size: bytes from which a body is compressed, >= 0; default 1024.
         ops: path under which the monitoring endpoints stand; default ``"/"``. Starts with a slash.
@@ -70,6 +72,7 @@ class Settings:
     schema: str = "1"
     cache_max_entries: int = 10_000
     cache_ttl: float = 300.0
+    cache_audit: float = 0.0
     compression: bool = True
     compression_minimum_size: int = 1024
     ops: str = "/"
@@ -86,8 +89,8 @@ class Settings:
         """Return the settings of the environment; an empty variable is an unset one.
 
         The variables are ``REDIS_URL``, ``REDIS_CLUSTER_NODES``, ``REDIS_SENTINELS``, ``DATABASE_URL``, and
-        ``ISP_PERF_`` plus ``NAMESPACE``, ``SCHEMA``, ``CACHE_MAX_ENTRIES``, ``CACHE_TTL``, ``COMPRESSION``,
-        ``COMPRESSION_MINIMUM_SIZE``, ``OPS``, ``SECRET`` (several keys are joined by commas) and ``SHARE_CIRCUITS``.
+        ``ISP_PERF_`` plus ``NAMESPACE``, ``SCHEMA``, ``CACHE_MAX_ENTRIES``, ``CACHE_TTL``, ``CACHE_AUDIT``,
+        ``COMPRESSION``, ``COMPRESSION_MINIMUM_SIZE``, ``OPS``, ``SECRET`` (several keys are joined by commas) and ``SHARE_CIRCUITS``.
         No input makes it raise anything but ``SettingsError``.
 
         Args:
@@ -108,6 +111,7 @@ class Settings:
             "schema": reader.text("SCHEMA"),
             "cache_max_entries": reader.number("CACHE_MAX_ENTRIES", int),
             "cache_ttl": reader.number("CACHE_TTL", float),
+            "cache_audit": reader.number("CACHE_AUDIT", float),
             "compression": reader.switch("COMPRESSION"),
             "compression_minimum_size": reader.number("COMPRESSION_MINIMUM_SIZE", int),
             "ops": reader.text("OPS"),
@@ -134,6 +138,7 @@ _PLAIN: Final = (
     "schema",
     "cache_max_entries",
     "cache_ttl",
+    "cache_audit",
     "compression",
     "compression_minimum_size",
     "ops",
@@ -173,7 +178,7 @@ class _Reader:
         try:
             return kind(text)
         except ValueError:
-            rule = "a whole number" if kind is int else "a number of seconds"
+            rule = "a whole number" if kind is int else "a number"
             self._problems.append(ConfigurationError(_PREFIX + name, _short(text), rule, "correct or unset it"))
             return None
 
@@ -254,6 +259,12 @@ def _cache_ttl(settings: Settings) -> ConfigurationError | None:
     return ConfigurationError("cache_ttl", settings.cache_ttl, "seconds >= 0", "write for example 300")
 
 
+def _cache_audit(settings: Settings) -> ConfigurationError | None:
+    if 0 <= settings.cache_audit <= 1:
+        return None
+    return ConfigurationError("cache_audit", settings.cache_audit, "a share from 0 to 1", "write for example 0.001")
+
+
 def _compression_minimum_size(settings: Settings) -> ConfigurationError | None:
     if settings.compression_minimum_size >= 0:
         return None
@@ -284,6 +295,7 @@ _CHECKS: Final = (
     _schema,
     _cache_max_entries,
     _cache_ttl,
+    _cache_audit,
     _compression_minimum_size,
     _ops,
     _secret,

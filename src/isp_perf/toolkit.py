@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from isp_perf.breaker import CircuitRegistry, Fleet, circuits
-from isp_perf.cache import CacheManager, CachePolicy, cache_manager
+from isp_perf.cache import Auditor, CacheManager, CachePolicy, cache_manager
 from isp_perf.compression import CompressionMiddleware, CompressionStats
 from isp_perf.metrics import MetricRegistry, MetricsMiddleware, registry
 from isp_perf.metrics._asgi import ASGIApp, Message, Receive, Scope, Send
@@ -67,6 +67,7 @@ class Toolkit:
             secret=self.settings.secret or None,
         )
         self._fleet: Fleet | None = None
+        self._auditor: Auditor | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -120,16 +121,22 @@ class Toolkit:
         return WrappedApp(self, app, monitoring, ops=self.settings.ops if ops is None else ops)
 
     async def start(self) -> None:
-        """Begin: deliver what an earlier outage of Redis left undelivered, and share the circuits if that is asked for.
+        """Begin: deliver what an earlier outage of Redis left undelivered; share circuits and audit hits if asked for.
 
-        Optional but for the circuits, as everything else begins on use.
+        Optional but for these two, as everything else begins on use.
         """
         if self.settings.share_circuits and self._fleet is None:
             self._fleet = self.circuits.share(self.redis, namespace=self.settings.namespace)
         await self.cache.start()
+        if self.settings.cache_audit and self._auditor is None:
+            self._auditor = Auditor(self.cache, sample=self.settings.cache_audit)
+            await self._auditor.start()
 
     async def aclose(self) -> None:
-        """Close the connections to Redis, and leave the fleet; later uses open new ones."""
+        """End the audit, leave the fleet, and close the connections to Redis; later uses open new ones."""
+        auditor, self._auditor = self._auditor, None
+        if auditor is not None:
+            await auditor.aclose()
         fleet, self._fleet = self._fleet, None
         if fleet is not None:
             await asyncio.to_thread(fleet.close)

@@ -11,7 +11,7 @@ from isp_perf.errors import ConfigurationError
 from isp_perf.settings import Settings, SettingsError
 
 NAMES = ["NAMESPACE", "SCHEMA", "CACHE_MAX_ENTRIES", "CACHE_TTL", "COMPRESSION", "COMPRESSION_MINIMUM_SIZE", "OPS"]
-NAMES += ["SECRET", "SHARE_CIRCUITS"]
+NAMES += ["CACHE_AUDIT", "SECRET", "SHARE_CIRCUITS"]
 VARIABLES = [f"ISP_PERF_{name}" for name in NAMES]
 VARIABLES += ["REDIS_URL", "REDIS_CLUSTER_NODES", "REDIS_SENTINELS", "DATABASE_URL"]
 
@@ -32,6 +32,7 @@ def test_every_variable_is_read():
             "ISP_PERF_SCHEMA": "7",
             "ISP_PERF_CACHE_MAX_ENTRIES": "50",
             "ISP_PERF_CACHE_TTL": "1.5",
+            "ISP_PERF_CACHE_AUDIT": "0.01",
             "ISP_PERF_COMPRESSION": "off",
             "ISP_PERF_COMPRESSION_MINIMUM_SIZE": "0",
             "ISP_PERF_OPS": "/ops",
@@ -44,11 +45,11 @@ def test_every_variable_is_read():
     assert settings.redis.url == "redis://localhost:6379/0"
     assert settings.database_url == "postgresql://u:p@db/x"
     assert (settings.namespace, settings.schema, settings.ops) == ("suporte", "7", "/ops")
-    assert (settings.cache_max_entries, settings.cache_ttl) == (50, 1.5)
+    assert (settings.cache_max_entries, settings.cache_ttl, settings.cache_audit) == (50, 1.5, 0.01)
     assert (settings.compression, settings.compression_minimum_size) == (False, 0)
 
 
-def test_five_mistakes_are_five_messages():
+def test_six_mistakes_are_six_messages():
     """Mistakes of form, of range and of several features are reported together, each with variable, value and fix."""
     with pytest.raises(SettingsError) as caught:
         Settings.from_env(
@@ -56,6 +57,7 @@ def test_five_mistakes_are_five_messages():
                 "REDIS_URL": "http://localhost",
                 "ISP_PERF_CACHE_MAX_ENTRIES": "many",
                 "ISP_PERF_CACHE_TTL": "-1",
+                "ISP_PERF_CACHE_AUDIT": "1.5",
                 "ISP_PERF_COMPRESSION": "perhaps",
                 "ISP_PERF_OPS": "ops",
             }
@@ -67,12 +69,13 @@ def test_five_mistakes_are_five_messages():
         "REDIS_URL",
         "ISP_PERF_CACHE_MAX_ENTRIES",
         "ISP_PERF_CACHE_TTL",
+        "ISP_PERF_CACHE_AUDIT",
         "ISP_PERF_COMPRESSION",
         "ISP_PERF_OPS",
     }
     lines = str(error).splitlines()
-    assert lines[0] == "5 wrong settings:"
-    assert len(lines) == 6
+    assert lines[0] == "6 wrong settings:"
+    assert len(lines) == 7
     assert "'many'" in str(error)
     assert "write /ops" in str(error)
 

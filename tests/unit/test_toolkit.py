@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from isp_perf.breaker import circuits
-from isp_perf.cache import cache_manager, cached
+from isp_perf.cache import Auditor, cache_manager, cached
 from isp_perf.errors import ConfigurationError
 from isp_perf.metrics import registry
 from isp_perf.settings import Settings, SettingsError
@@ -100,6 +100,18 @@ async def test_metrics_arrive_readable_through_the_compression():
         body = b"".join([chunk async for chunk in raw.aiter_raw()])
     assert answer.headers["content-encoding"] == "gzip"
     assert b"# TYPE" in gzip.decompress(body)
+
+
+async def test_hits_are_audited_from_start_to_end_if_asked_for():
+    """With a share of the hits set, the toolkit runs an auditor of its cache between start and close."""
+    toolkit = Toolkit(Settings(cache_audit=0.5))
+    await toolkit.start()
+    await toolkit.start()
+    with pytest.raises(ConfigurationError, match="one running auditor"):
+        await Auditor(cache_manager).start()
+    await toolkit.aclose()
+    async with Auditor(cache_manager) as auditor:
+        assert auditor.running
 
 
 async def test_compression_may_be_switched_off():

@@ -12,6 +12,7 @@ from isp_perf.metrics import _from_cache, _from_compression
 from isp_perf.metrics._app import MetricsApp, app
 from isp_perf.metrics._business import CACHE_HIT_RATE, CONVERSATION_DURATION, MESSAGE_PROCESSING_TIME
 from isp_perf.metrics._default import counter, gauge, histogram
+from isp_perf.metrics._from_audit import AUDIT
 from isp_perf.metrics._from_breaker import BREAKER
 from isp_perf.metrics._from_cache import CACHE
 from isp_perf.metrics._from_compression import COMPRESSION
@@ -49,7 +50,7 @@ __all__ = [
     "timed",
 ]
 
-for _source in (CACHE, REDIS, BREAKER, COMPRESSION, QUERIES, Runtime(registry)):
+for _source in (CACHE, AUDIT, REDIS, BREAKER, COMPRESSION, QUERIES, Runtime(registry)):
     registry.source(_source, _source.specs)
 registry.derive(_from_cache.derive, _from_cache.DERIVED)
 registry.derive(_from_compression.derive, _from_compression.DERIVED)
