@@ -27,7 +27,7 @@ REQUESTS = 300_000
 class Home:
     """The one store of a simulation."""
 
-    salt = 0
+    salt = -(1 << 64)
 
 
 def load(path: Path) -> list[int]:

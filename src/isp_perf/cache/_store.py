@@ -21,6 +21,7 @@ MOST_UNCOUNTED: Final = 1024
 _numbers: Final = count(1)
 _GOLDEN: Final = 0x9E3779B97F4A7C15  # consecutive numbers times this differ in every part of 60 bits
 _SALT_BITS: Final = (1 << 60) - 1
+_BELOW_ANY_HASH: Final = -(1 << 64)
 
 
 class Keyed(Protocol):
@@ -157,7 +158,7 @@ class Store:
         self.head = ""
         self.detour = True
         self.shadowed = False
-        self.salt = next(_numbers) * _GOLDEN & _SALT_BITS
+        self.salt = (next(_numbers) * _GOLDEN & _SALT_BITS) + _BELOW_ANY_HASH
         self.hot: dict[Any, Entry] = {}
         self.cold: dict[Any, Entry] = {}
         self.aside: dict[Any, Entry] = {}
