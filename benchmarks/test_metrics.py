@@ -20,7 +20,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from isp_perf._core.eviction import Entry
 from isp_perf.metrics import MetricRegistry, MetricsApp, MetricsMiddleware, timed
-from isp_perf.metrics._render import Format, Renderer
+from isp_perf.metrics._formats import Format
+from isp_perf.metrics._render import Renderer
 from isp_perf.metrics._segment import SegmentWriter
 from isp_perf.metrics._workers import WorkerExchange
 

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from isp_perf.metrics._asgi import Receive, Scope, Send, accepts_gzip, header, lifespan, reply
+from isp_perf.metrics._formats import Format, negotiate
 from isp_perf.metrics._naming import Naming, aliased, checked
 from isp_perf.metrics._registry import MetricRegistry, registry
 from isp_perf.metrics._registry import Scope as Reach
-from isp_perf.metrics._render import Format, Renderer, negotiate
+from isp_perf.metrics._render import Renderer
 
 __all__ = ["MetricsApp", "app"]
 
@@ -72,7 +73,7 @@ class MetricsApp:
             await reply(send, 405, [(b"allow", b"GET, HEAD")], body=b"", head=False)
             return
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-        chosen = negotiate(header(scope, b"accept"))
+        chosen = negotiate(header(scope, b"accept"), protobuf=self._append is None)
         reach: Reach = "worker" if query.get("scope") == ["worker"] else "all"
         names = frozenset(query.get("name[]", ()))
         body = await asyncio.to_thread(self.body, chosen, reach, names=names)
@@ -96,8 +97,9 @@ class MetricsApp:
             return ours
         from isp_perf.metrics.prometheus import exposition
 
-        theirs = exposition(self._append, openmetrics=chosen.openmetrics)
-        end = b"# EOF\n" if chosen.openmetrics else b""
+        openmetrics = chosen.syntax == "openmetrics"
+        theirs = exposition(self._append, openmetrics=openmetrics)
+        end = b"# EOF\n" if openmetrics else b""
         return ours.removesuffix(end) + theirs + end
 
     async def _send(self, scope: Scope, send: Send, *, chosen: Format, body: bytes) -> None:

@@ -30,8 +30,8 @@ from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from isp_perf.metrics._buckets import edges
 from isp_perf.metrics._registry import MetricRegistry, registry
-from isp_perf.metrics._render import edges
 from isp_perf.metrics._snapshot import Column, Key, Snapshot, Spec
 
 __all__ = ["HistogramExporter", "Observed", "observe"]

@@ -12,10 +12,11 @@ from prometheus_client.registry import Collector as Readable
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from isp_perf._core.histogram import cumulative
+from isp_perf.metrics._buckets import edges
 from isp_perf.metrics._naming import Naming, aliased, checked
 from isp_perf.metrics._registry import MetricRegistry
-from isp_perf.metrics._render import edges, number
 from isp_perf.metrics._snapshot import Column, Exemplar, Key, Snapshot
+from isp_perf.metrics._text import number
 
 __all__ = ["Collector", "collector", "exposition"]
 

@@ -9,9 +9,9 @@ from isp_perf.breaker import CircuitBreaker, CircuitConfig, CircuitRegistry
 from isp_perf.cache import CacheManager
 from isp_perf.errors import CircuitOpenError, ConfigurationError
 from isp_perf.metrics import app, collector
-from isp_perf.metrics._render import Format
+from isp_perf.metrics._formats import Format
 
-OPENMETRICS = Format(openmetrics=True, version="1.0.0")
+OPENMETRICS = Format("openmetrics", "1.0.0")
 
 
 def samples(text, parse=parse_text):

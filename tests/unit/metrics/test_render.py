@@ -11,16 +11,18 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from isp_perf.metrics import MetricRegistry, collector
-from isp_perf.metrics._render import Format, Renderer, negotiate, number
+from isp_perf.metrics._formats import Format, negotiate
+from isp_perf.metrics._render import Renderer
+from isp_perf.metrics._text import number
 
-OPENMETRICS = Format(openmetrics=True, version="1.0.0", escaping="allow-utf-8")
+OPENMETRICS = Format("openmetrics", "1.0.0", "allow-utf-8")
 FORMATS = [Format(), Format(version="1.0.0", escaping="allow-utf-8"), OPENMETRICS]
 
 
 def parsed(registry, chosen=OPENMETRICS):
     """Return the families of a rendered scrape, by name."""
     text = Renderer().render(registry.collect(), chosen).decode()
-    parse = parse_openmetrics if chosen.openmetrics else parse_text
+    parse = parse_openmetrics if chosen.syntax == "openmetrics" else parse_text
     return {family.name: family for family in parse(text)}
 
 
@@ -126,11 +128,24 @@ def test_utf8_names_read_back(name):
         ("text/html", Format()),
         ("text/plain", Format()),
         ("text/plain;version=1.0.0;escaping=allow-utf-8", Format(version="1.0.0", escaping="allow-utf-8")),
-        ("application/openmetrics-text", Format(openmetrics=True, version="1.0.0")),
+        ("application/openmetrics-text", Format("openmetrics", "1.0.0")),
         ("application/openmetrics-text;version=1.0.0;q=0.1,text/plain;version=0.0.4;q=0.9", Format()),
         ("application/openmetrics-text;version=9.0.0", Format()),
         ("application/openmetrics-text;q=nonsense", Format()),
         ("text/plain;version=1.0.0;escaping=martian", Format(version="1.0.0")),
+        ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", Format()),
+        ("application/vnd.google.protobuf", Format()),
+        (
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,*/*;q=0.2",
+            Format("protobuf"),
+        ),
+        (
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;"
+                "escaping=allow-utf-8;q=0.7,application/openmetrics-text;version=1.0.0;q=0.6"
+            ),
+            Format("protobuf", "1.0.0", "allow-utf-8"),
+        ),
         (
             (
                 "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
@@ -159,6 +174,23 @@ def test_any_accept_header_is_answered(accept):
 def test_numbers_are_written_as_the_formats_want_them(value, text):
     """Whole numbers have no point, infinities and NaN have their names."""
     assert number(value) == text
+
+
+def test_protobuf_is_not_offered_where_it_cannot_be_had():
+    """Without protobuf the next best format is chosen."""
+    accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,*/*;q=0.2"
+    assert negotiate(accept, protobuf=False) == Format()
+
+
+def test_what_has_changed_is_written_anew():
+    """A renderer that has written a family before writes each changed value, and only as it is now."""
+    registry, renderer = busy(), Renderer()
+    jobs = registry.counter("jobs", "Jobs.", ["queue"])
+    for chosen in FORMATS:
+        for _ in range(3):
+            jobs.labels("mail").n += 1
+            registry.histogram("took_seconds", "Took.", ["route"]).labels("/a").observe(0.5)
+            assert renderer.render(registry.collect(), chosen) == Renderer().render(registry.collect(), chosen)
 
 
 def test_names_filter_families():
