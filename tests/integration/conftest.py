@@ -1,6 +1,8 @@
-"""A cluster of three primaries of real servers, for the tests of the pool over a cluster."""
+"""What tests of the pool share: patience with a busy machine, a proxy that fails, clusters and sentinels."""
 
+import asyncio
 import importlib.util
+import inspect
 import os
 import random
 import shutil
@@ -8,12 +10,67 @@ import socket
 import subprocess
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
+from isp_perf.errors import RemoteError
+from isp_perf.redis import RedisSettings
+from isp_perf.testing import FaultProxy
+
 SLOTS = 16384
+
+
+@pytest.fixture
+def patient():
+    """Makes settings whose deadlines a machine that stalls does not reach, for tests of anything but deadlines."""
+    return partial(RedisSettings, timeout=30.0, connect_timeout=15.0)
+
+
+@pytest.fixture
+def proxy(redis_url):
+    """A proxy in front of the clean server."""
+    where = urlsplit(redis_url)
+    with FaultProxy(where.hostname, where.port) as proxy:
+        yield proxy
+
+
+async def _until(condition, seconds=20.0):
+    limit = time.monotonic() + seconds
+    while True:
+        with suppress(RemoteError):
+            answer = condition()
+            if answer := await answer if inspect.isawaitable(answer) else answer:
+                return answer
+        assert time.monotonic() < limit, f"it did not happen within {seconds} s"
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def until():
+    """Waits until a condition, a plain or an async function, holds; a call that fails for want of a server does not."""
+    return _until
+
+
+async def _in_time(seconds, *calls, slack=0.1):
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.sleep(0)
+    await asyncio.sleep(seconds)
+    for _ in range(10):  # in steps: what stops the machine for a while delays one of them, and the calls as well
+        await asyncio.sleep(seconds * slack / 10)
+    late = sum(not task.done() for task in tasks)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert not late, f"{late} of {len(tasks)} calls had not ended when a clock showed {seconds * (1 + slack):.2f} s"
+    return outcomes
+
+
+@pytest.fixture
+def in_time():
+    """Awaits calls that must end before a clock of the same loop, started with them, shows a tenth more than given."""
+    return _in_time
 
 
 def program():

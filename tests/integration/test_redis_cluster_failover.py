@@ -1,7 +1,6 @@
 """A cluster that loses a primary: reads go on, no write is doubled, listeners and watchers find a node that lives."""
 
 import asyncio
-import time
 from contextlib import suppress
 
 import pytest
@@ -9,10 +8,9 @@ from redis.exceptions import WatchError
 
 from isp_perf._core.slots import key_slot
 from isp_perf.errors import MaybeExecutedError, NotSentError, RemoteError
-from isp_perf.redis import Gap, Message, RedisPool, RedisSettings
+from isp_perf.redis import Gap, Message, RedisPool
 
 KEYS = [f"k{number}" for number in range(30)]
-PATIENT = 15.0  # seconds: far more than an election takes on a busy machine
 
 
 async def count(client, key, acknowledged, doubtful, *, until):
@@ -35,23 +33,21 @@ async def read(client, key, *, until):
     return reads
 
 
-async def test_a_dead_primary_is_replaced_under_load(mortal_cluster):
+async def test_a_dead_primary_is_replaced_under_load(mortal_cluster, patient, until):
     """Reads wait for the promotion without an error, and no write is executed twice."""
     names = ",".join(reversed(mortal_cluster.names.split(",")))
-    async with RedisPool(RedisSettings(nodes=names, timeout=PATIENT)) as pool:
+    async with RedisPool(patient(nodes=names)) as pool:
         client, over = pool.client(), asyncio.Event()
         await asyncio.gather(*(client.set(f"still:{key}", 1) for key in KEYS))
-        await client.wait(1, 1000)
+        await client.wait(1, 10_000)
         acknowledged, doubtful = dict.fromkeys(KEYS, 0), dict.fromkeys(KEYS, 0)
         writers = [asyncio.create_task(count(client, key, acknowledged, doubtful, until=over)) for key in KEYS]
         readers = [asyncio.create_task(read(client, key, until=over)) for key in KEYS]
-        await asyncio.sleep(0.1)
+        await until(lambda: min(acknowledged.values()) > 1)
         await asyncio.to_thread(mortal_cluster.kill, 0)
         lost = next(key for key in KEYS if key_slot(key.encode()) < 5461)
-        started = time.monotonic()
         assert await client.get(f"still:{lost}") in {b"1", None}
         await client.set(lost + "after", 1)
-        assert time.monotonic() - started < PATIENT
         over.set()
         assert all(await asyncio.gather(*readers))
         await asyncio.gather(*writers)
@@ -60,37 +56,36 @@ async def test_a_dead_primary_is_replaced_under_load(mortal_cluster):
     assert all(doubtful[key] <= 1 for key in KEYS)
 
 
-async def test_calls_to_a_dead_primary_end_within_their_time(mortal_cluster):
-    """Until the replica is promoted, reads and writes of the lost slots fail as not sent; the others go on."""
-    mortal_cluster.empty()
-    async with RedisPool(RedisSettings(nodes=mortal_cluster.names, timeout=0.3)) as pool:
-        values = dict.fromkeys(KEYS, b"1")
+async def test_calls_to_a_dead_primary_end_within_their_time(mortal_cluster, patient, until, in_time):
+    """While nobody serves its slots, reads and writes of them fail as not sent; the others go on."""
+    values = dict.fromkeys(KEYS, b"1")
+    async with RedisPool(patient(nodes=mortal_cluster.names)) as pool:
         assert (await pool.set_many(values)).errors == {}
-        await asyncio.to_thread(mortal_cluster.kill, 0)
-        started = time.monotonic()
-        outcomes = await asyncio.gather(*(pool.get(key) for key in KEYS), return_exceptions=True)
-        assert time.monotonic() - started < 0.3 + 0.3
-        assert {type(outcome) is bytes or isinstance(outcome, NotSentError) for outcome in outcomes} == {True}
-        assert sum(outcome == b"1" for outcome in outcomes) >= len(KEYS) // 3
-        result = await pool.set_many(values)
-        assert all(isinstance(error, RemoteError) for error in result.errors.values())
-        await until_whole(pool)
-        assert (await pool.set_many(values)).errors == {}
+    async with RedisPool(patient(nodes=mortal_cluster.names, timeout=0.3)) as pool:
+        await until(lambda: pool.get_many(KEYS))
+        await asyncio.to_thread(mortal_cluster.kill, 1)  # nobody follows it
+
+        async def as_promised():
+            outcomes = await in_time(0.3, *(pool.get(key) for key in KEYS), slack=1.0)
+            assert all(outcome == b"1" or isinstance(outcome, RemoteError) for outcome in outcomes)
+            of_the_dead = [5461 <= key_slot(key.encode()) < 10923 for key in KEYS]
+            return of_the_dead == [isinstance(outcome, NotSentError) for outcome in outcomes]
+
+        await until(as_promised)  # a machine that stalls may cost a round
+        errors = (await pool.set_many(values)).errors.values()
+        assert errors
+        assert all(isinstance(error, RemoteError) for error in errors)
 
 
 async def until_whole(pool):
-    """Wait until every key can be written again."""
-    for _ in range(100):
-        with suppress(RemoteError):
-            await asyncio.gather(*(pool.set(key, b"1") for key in KEYS))
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("no replica was promoted within its time")
+    """Write every key, which a replica will be promoted for."""
+    outcomes = await asyncio.gather(*(pool.set(key, b"1", idempotent=True) for key in KEYS))
+    assert outcomes == [True] * len(KEYS)
 
 
-async def test_listeners_and_watchers_find_a_living_node(mortal_cluster):
+async def test_listeners_and_watchers_find_a_living_node(mortal_cluster, patient):
     """A subscription moves from the dead first seed to a living primary and tells the gap; WATCH goes to its key."""
-    async with RedisPool(RedisSettings(nodes=mortal_cluster.names, timeout=1.0)) as pool:
+    async with RedisPool(patient(nodes=mortal_cluster.names)) as pool:
         client = pool.client()
         await client.set("k", 1)
         heard = pool.subscribe("news")
@@ -103,7 +98,7 @@ async def test_listeners_and_watchers_find_a_living_node(mortal_cluster):
             if not done:
                 break
         await asyncio.to_thread(mortal_cluster.kill, 0)
-        message = await asyncio.wait_for(pending, 10) if await published(client, pending) else None
+        message = await asyncio.wait_for(pending, 30) if await published(client, pending) else None
         assert isinstance(message, Gap | Message)
         await heard.aclose()
         await until_whole(pool)
@@ -131,7 +126,7 @@ async def published(client, task):
 
 async def publish_until(client, task):
     """Publish again and again until a task is done."""
-    for _ in range(200):
+    for _ in range(600):
         with suppress(RemoteError):
             await client.publish("news", "x")
         if task.done():

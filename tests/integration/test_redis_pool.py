@@ -20,9 +20,9 @@ from isp_perf.typing import BlockingRemoteLevel, RemoteLevel
 
 
 @pytest.fixture
-async def pool(redis_url):
-    """A pool on the clean server, patient with a busy machine."""
-    async with RedisPool(RedisSettings(url=redis_url, timeout=10.0, connect_timeout=5.0)) as pool:
+async def pool(redis_url, patient):
+    """A pool on the clean server."""
+    async with RedisPool(patient(url=redis_url)) as pool:
         yield pool
 
 
@@ -60,14 +60,14 @@ async def test_one_key_comes_and_goes(pool):
 
 async def test_a_ttl_is_kept_by_the_server(pool):
     """The key expires after its ttl, to the millisecond."""
-    await pool.set("a", b"1", ttl=5)
-    assert 4_000 < await pool.client().pttl("a") <= 5_000
+    await pool.set("a", b"1", ttl=999.999)
+    assert 900_000 < await pool.client().pttl("a") <= 999_999
 
 
 async def test_many_keys_come_and_go(pool):
     """Bulk methods carry thousands of keys, whatever their order."""
     items = {f"k:{i}": b"%d" % i for i in range(1_500)}
-    assert (await pool.set_many(items, ttl=60, jitter=0.5)).ok
+    assert (await pool.set_many(items, ttl=600, jitter=0.5)).errors == {}
     assert await pool.get_many([*items, "absent"]) == items
     assert await pool.mget(["k:2", "absent", "k:1"]) == [b"2", None, b"1"]
     assert (await pool.mset({"m": b"1"}, ttl=9)).stored == 1
@@ -78,7 +78,7 @@ async def test_a_key_of_a_wrong_type_spoils_only_its_own_call(pool):
     """In the middle of concurrent calls, the one with the wrong type fails and nobody's reply shifts."""
     client = pool.client()
     await client.lpush("list", "x")
-    await pool.set_many({f"k{i}": b"%d" % i for i in range(10)})
+    assert (await pool.set_many({f"k{i}": b"%d" % i for i in range(10)})).errors == {}
     calls = [client.get(f"k{i}") for i in range(5)] + [client.get("list")] + [client.get(f"k{i}") for i in range(5, 10)]
     replies = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(replies.pop(5), ResponseError)
@@ -96,7 +96,7 @@ async def test_an_argument_that_cannot_be_sent_shifts_nothing(pool):
 
 async def test_delete_pattern_counts_then_removes(pool):
     """A dry run only counts; the glob decides; a pattern for everything needs force."""
-    await pool.set_many({**{f"p:{i}": b"" for i in range(1_200)}, "other": b""})
+    assert (await pool.set_many({**{f"p:{i}": b"" for i in range(1_200)}, "other": b""})).errors == {}
     assert await pool.delete_pattern("p:*", dry_run=True) == 1_200
     assert await pool.delete_pattern("p:*") == 1_200
     with pytest.raises(ConfigurationError):
@@ -107,7 +107,7 @@ async def test_delete_pattern_counts_then_removes(pool):
 async def test_commands_of_one_tick_share_a_write(pool):
     """A thousand concurrent calls need far fewer writes than commands, and each gets its own reply."""
     client = pool.client()
-    await pool.set_many({f"k{i}": b"%d" % i for i in range(1_000)})
+    assert (await pool.set_many({f"k{i}": b"%d" % i for i in range(1_000)})).errors == {}
     before = pool.stats().lanes["fast"].batches
     replies = await asyncio.gather(*[client.get(f"k{i}") for i in range(1_000)])
     assert replies == [b"%d" % i for i in range(1_000)]
@@ -115,22 +115,25 @@ async def test_commands_of_one_tick_share_a_write(pool):
     assert pool.stats().lanes["fast"].connects == 1
 
 
-async def test_a_blocking_command_delays_nobody(pool):
+async def test_a_blocking_command_delays_nobody(pool, until):
     """BLPOP has its own connection; a short command beside it is answered at once."""
     client = pool.client()
-    blocked = asyncio.create_task(client.blpop(["queue"], timeout=5))
-    await asyncio.sleep(0.05)
-    started = time.perf_counter()
+    blocked = asyncio.create_task(client.blpop(["queue"], timeout=100))
+    await until(lambda: pool.stats().lanes["dedicated"].commands)
     await client.set("a", 1)
-    assert time.perf_counter() - started < 0.5
+    assert not blocked.done()
     await client.rpush("queue", "x")
     assert await blocked == (b"queue", b"x")
 
 
-async def test_a_blocking_command_may_block_longer_than_the_timeout(redis_url):
-    """The time it may block on the server is added to its deadline."""
-    async with RedisPool(RedisSettings(url=redis_url, timeout=0.5)) as pool:
-        assert await pool.client().blpop(["nothing"], timeout=0.7) is None
+async def test_a_blocking_command_may_block_longer_than_the_timeout(redis_url, until):
+    """The time it may block on the server is added to its deadline; a machine that stalls has another chance."""
+    async with RedisPool(RedisSettings(url=redis_url, timeout=0.3)) as pool:
+
+        async def ends_without_an_error():
+            return await pool.client().blpop(["nothing"], timeout=0.5) is None
+
+        await until(ends_without_an_error)
 
 
 @pytest.mark.parametrize("command", [("SELECT", 1), ("CLIENT REPLY", "OFF"), ("CLIENT", "REPLY", "OFF"), ("MULTI",)])
@@ -210,9 +213,9 @@ async def test_pubsub_of_redis_py_works(pool):
     client = pool.client()
     async with client.pubsub() as listener:
         await listener.subscribe("news")
-        assert (await listener.get_message(timeout=2))["type"] == "subscribe"
+        assert (await listener.get_message(timeout=30))["type"] == "subscribe"
         await client.publish("news", "x")
-        assert (await listener.get_message(timeout=2))["data"] == b"x"
+        assert (await listener.get_message(timeout=30))["data"] == b"x"
 
 
 async def test_threads_use_the_blocking_twin(pool):
@@ -304,24 +307,12 @@ async def test_on_down_miss_never_raises_while_the_server_is_away(closed_port):
         assert (pool.blocking.get_many(["a"]), pool.blocking.delete("a")) == ({}, 0)
 
 
-async def test_a_server_that_never_answers_ends_within_the_deadline(silent_port):
+async def test_a_server_that_never_answers_ends_within_the_deadline(silent_port, patient, in_time):
     """Connecting counts against the call's own timeout."""
-    async with RedisPool(RedisSettings(url=f"redis://127.0.0.1:{silent_port}", timeout=0.2)) as pool:
-        pool.client()
-        for call in (pool.get("a"), pool.client().set("a", 1), pool.client().blpop(["a"], timeout=0)):
-            started = time.perf_counter()
-            with pytest.raises(NotSentError):
-                await call
-            assert time.perf_counter() - started < 0.5
-
-
-async def until(condition):
-    """Wait for what happens in the background."""
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen within 5 s")
+    async with RedisPool(patient(url=f"redis://127.0.0.1:{silent_port}", timeout=0.2)) as pool:
+        calls = (pool.get("a"), pool.client().set("a", 1), pool.client().blpop(["a"], timeout=0))
+        outcomes = await in_time(0.2, *calls)
+        assert all(isinstance(outcome, NotSentError) for outcome in outcomes)
 
 
 async def answer_like_a_server(reader, writer, *, ended):
@@ -337,12 +328,12 @@ async def answer_like_a_server(reader, writer, *, ended):
     ended.set()
 
 
-async def test_the_pool_comes_back_when_the_server_does():
+async def test_the_pool_comes_back_when_the_server_does(patient, until):
     """A background probe finds the server; nobody has to ask."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    async with RedisPool(f"redis://127.0.0.1:{port}") as pool:
+    async with RedisPool(patient(url=f"redis://127.0.0.1:{port}")) as pool:
         with pytest.raises(NotSentError):
             await pool.client().ping()
         ended = asyncio.Event()
@@ -368,7 +359,7 @@ async def test_a_lost_link_is_replaced_without_an_error(pool):
     assert await pool.client().incr("n") == 1
 
 
-async def test_no_increment_runs_twice_when_connections_die(pool):
+async def test_no_increment_runs_twice_when_connections_die(pool, until):
     """Under killed connections an INCR is executed once or reported: the counter never exceeds what was admitted."""
     client = pool.client()
     acknowledged = uncertain = 0
@@ -390,7 +381,7 @@ async def test_no_increment_runs_twice_when_connections_die(pool):
             await asyncio.sleep(0.005)
 
     await asyncio.gather(killer(), *[worker() for _ in range(10)])
-    await until(lambda: pool.sync().ping())
+    await until(lambda: asyncio.to_thread(pool.sync().ping))
     counted = int(pool.sync().get("n"))
     assert acknowledged > 0
     assert acknowledged <= counted <= acknowledged + uncertain
@@ -399,7 +390,7 @@ async def test_no_increment_runs_twice_when_connections_die(pool):
 async def test_cancelling_costs_no_connection_and_no_wrong_value(pool):
     """Two thousand calls of which half are cancelled: every answer belongs to its key, and the link stays."""
     client = pool.client()
-    await pool.set_many({f"k{i}": b"%d" % i for i in range(100)})
+    assert (await pool.set_many({f"k{i}": b"%d" % i for i in range(100)})).errors == {}
 
     async def read(i):
         return i, await client.get(f"k{i % 100}")
@@ -415,11 +406,11 @@ async def test_cancelling_costs_no_connection_and_no_wrong_value(pool):
     assert pool.stats().lanes["fast"].connects == 1
 
 
-async def test_a_wrong_password_is_an_authentication_error(pool, redis_url):
+async def test_a_wrong_password_is_an_authentication_error(pool, redis_url, patient):
     """It is not disguised as an absent server, and never shows the password."""
     await pool.client().execute_command("ACL SETUSER", "guest", "on", ">right", "+@all", "~*")
     wrong = redis_url.replace("redis://", "redis://guest:hunter2@")
-    async with RedisPool(wrong) as other:
+    async with RedisPool(patient(url=wrong)) as other:
         for call in (other.get("a"), other.client().blpop(["a"], timeout=1)):
             with pytest.raises(redis.exceptions.AuthenticationError) as caught:
                 await call
@@ -430,9 +421,9 @@ async def test_a_wrong_password_is_an_authentication_error(pool, redis_url):
     await pool.client().execute_command("ACL DELUSER", "guest")
 
 
-def test_one_pool_serves_several_event_loops(redis_url):
+def test_one_pool_serves_several_event_loops(redis_url, patient):
     """A second asyncio.run finds the pool working, without a warning."""
-    pool = RedisPool(redis_url)
+    pool = RedisPool(patient(url=redis_url))
 
     async def use(value):
         await pool.client().set("a", value)
@@ -451,8 +442,8 @@ def test_a_forked_child_connects_anew_and_the_parent_goes_on(redis_url):
     """The child never touches the parent's connection."""
     program = f"""
 import asyncio, os
-from isp_perf.redis import RedisPool
-pool = RedisPool({redis_url!r})
+from isp_perf.redis import RedisPool, RedisSettings
+pool = RedisPool(RedisSettings(url={redis_url!r}, timeout=30.0, connect_timeout=15.0))
 async def use(value):
     await pool.client().set("k" + value, value)
     return await pool.get("k" + value)
@@ -484,8 +475,8 @@ def test_the_interpreter_ends_quietly_with_calls_in_flight(redis_url):
     """No traceback, no hang."""
     program = f"""
 import asyncio
-from isp_perf.redis import RedisPool
-pool = RedisPool({redis_url!r})
+from isp_perf.redis import RedisPool, RedisSettings
+pool = RedisPool(RedisSettings(url={redis_url!r}, timeout=30.0, connect_timeout=15.0))
 async def main():
     await pool.set("a", b"1")
     asyncio.create_task(pool.client().blpop(["nothing"], timeout=0))
@@ -525,26 +516,26 @@ async def test_threads_and_loops_share_one_pool(pool):
     assert pool.stats().lanes["fast"].connects == 2
 
 
-async def test_coalesced_reads_equal_plain_ones(redis_url):
+async def test_coalesced_reads_equal_plain_ones(pool, redis_url, patient):
     """Programs of reads and writes of one tick answer alike with and without coalescing."""
-    async with RedisPool(RedisSettings(url=redis_url, coalesce=True)) as joined, RedisPool(redis_url) as plain:
+    async with RedisPool(patient(url=redis_url, coalesce=True)) as joined:
         answers = []
-        for pool in (joined, plain):
-            client = pool.client()
+        for each in (joined, pool):
+            client = each.client()
             await client.flushdb()
             calls = []
             for i in range(300):
                 key = f"k{i % 7}"
-                calls.append(client.set(key, i) if i % 5 == 0 else client.get(key) if i % 3 else pool.get(key))
+                calls.append(client.set(key, i) if i % 5 == 0 else client.get(key) if i % 3 else each.get(key))
             answers.append(await asyncio.gather(*calls))
         assert answers[0] == answers[1]
-        writes = [pool.stats().lanes["fast"].commands for pool in (joined, plain)]
+        writes = [each.stats().lanes["fast"].commands for each in (joined, pool)]
         assert writes[0] < writes[1]
 
 
-async def test_closing_ends_calls_in_flight_and_leaves_nothing_open(redis_url):
+async def test_closing_ends_calls_in_flight_and_leaves_nothing_open(redis_url, patient):
     """Whoever waits is told, no new link appears by itself, and a later call opens the pool again."""
-    pool = RedisPool(RedisSettings(url=redis_url, timeout=5.0, connect_timeout=5.0))
+    pool = RedisPool(patient(url=redis_url))
     await pool.set("a", b"1")
     calls = [asyncio.ensure_future(pool.get("a")) for _ in range(10)]
     writes = [asyncio.ensure_future(pool.client().incr("n")) for _ in range(10)]

@@ -1,4 +1,4 @@
-"""A primary that a real sentinel watches is killed under load: its successor is found, and no write is doubled."""
+"""A primary that a real sentinel watches is replaced, by order or killed under load: its successor is found."""
 
 import asyncio
 import threading
@@ -6,21 +6,45 @@ import time
 from contextlib import suppress
 
 import pytest
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from isp_perf.errors import MaybeExecutedError, NotSentError, RemoteError
-from isp_perf.redis import RedisPool, RedisSettings, RetryPolicy
+from isp_perf.redis import RedisPool, RetryPolicy
 
 KEYS = [f"k{number}" for number in range(20)]
 
 
 @pytest.fixture
-def settings(sentinel):
+def settings(sentinel, patient):
     """Settings that name the sentinel."""
     (*_, port), _ = sentinel
-    return RedisSettings(sentinel=f"127.0.0.1:{port}/main", timeout=1.0, retry=RetryPolicy(attempts=20))
+    return patient(sentinel=f"127.0.0.1:{port}/main", retry=RetryPolicy(attempts=100, maximum=0.1))
 
 
-async def test_a_killed_primary_is_replaced_and_no_write_is_doubled(sentinel, settings):
+async def test_an_ordered_failover_is_followed(sentinel, settings, patient, until):
+    """The pool reads and writes at the primary's successor, over every lane."""
+    first, successor, watch = (RedisPool(patient(url=f"redis://127.0.0.1:{port}")) for port in sentinel[0])
+    async with RedisPool(settings) as pool, first, successor, watch:
+        assert await pool.set("a", b"1")
+        assert await asyncio.to_thread(pool.blocking.get, "a") == b"1"
+        assert (await pool.health()).status == "healthy"
+
+        async def ordered():
+            with suppress(ResponseError):  # the sentinel does not know the replica well enough yet
+                return await watch.client().execute_command("SENTINEL FAILOVER", "main")
+
+        async def leads():
+            return (await successor.client().info("replication"))["role"] == "master"
+
+        await until(ordered)
+        await until(leads)
+        await first.client().replicaof("127.0.0.1", sentinel[0][1])  # the sentinel orders it as well, seconds later
+        await until_written(pool, successor)
+        assert await pool.get("after") == await asyncio.to_thread(pool.blocking.get, "after")
+        assert await pool.client().blpop(["nothing"], timeout=0.01) is None
+
+
+async def test_a_killed_primary_is_replaced_and_no_write_is_doubled(sentinel, settings, patient, until):
     """Writes are refused as not sent or doubtful while nobody serves; nothing is counted twice, and all goes on."""
     (_, second, _), processes = sentinel
     acknowledged, doubtful, unsent = dict.fromkeys(KEYS, 0), dict.fromkeys(KEYS, 0), 0
@@ -38,18 +62,15 @@ async def test_a_killed_primary_is_replaced_and_no_write_is_doubled(sentinel, se
                 unsent += 1
                 await asyncio.sleep(0.01)
 
-    async with RedisPool(settings) as pool, RedisPool(f"redis://127.0.0.1:{second}") as successor:
+    async with RedisPool(settings) as pool, RedisPool(patient(url=f"redis://127.0.0.1:{second}")) as successor:
         tasks = [asyncio.create_task(count(pool.client(), key)) for key in KEYS]
-        await asyncio.sleep(0.2)
-        before = sum(acknowledged.values())
-        assert before > 0
+        await until(lambda: sum(acknowledged.values()) > 100)
         processes[0].kill()
         await until_written(pool, successor)
         resumed = sum(acknowledged.values())
-        await asyncio.sleep(0.2)
+        await until(lambda: sum(acknowledged.values()) > resumed)
         over.set()
         await asyncio.gather(*tasks)
-        assert sum(acknowledged.values()) > resumed
         stored = await successor.get_many(KEYS)
         assert pool.stats().lanes["fast"].connects >= 2
     assert all(int(stored[key]) <= acknowledged[key] + doubtful[key] for key in KEYS)
@@ -58,13 +79,13 @@ async def test_a_killed_primary_is_replaced_and_no_write_is_doubled(sentinel, se
 
 async def until_written(pool, successor):
     """Wait until a write through the sentinel is at the successor."""
-    for number in range(300):
-        with suppress(RemoteError):
+    for number in range(600):
+        with suppress(RemoteError, ReadOnlyError):
             await pool.set("after", str(number))
             if await successor.get("after") == str(number).encode():
                 return
         await asyncio.sleep(0.05)
-    raise AssertionError("no successor within its time")
+    raise AssertionError("no successor within 30 s")
 
 
 def test_threads_find_the_successor_too(sentinel, settings):
@@ -74,7 +95,7 @@ def test_threads_find_the_successor_too(sentinel, settings):
     assert client.incr("count") == 1
     killer = threading.Timer(0.05, processes[0].kill)
     killer.start()
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 40
     after = 0
     while after < 20 and time.monotonic() < deadline:
         try:

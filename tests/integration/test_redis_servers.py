@@ -1,4 +1,4 @@
-"""Every way to name a server works: unix sockets, TLS, sentinels that fail over, and old protocol versions."""
+"""Every way to name a server works: unix sockets, TLS, and old protocol versions."""
 
 import asyncio
 import contextlib
@@ -12,10 +12,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from redis.exceptions import ResponseError
 
-from isp_perf.errors import NotSentError, RemoteError
-from isp_perf.redis import RedisPool, RedisSettings, RetryPolicy
+from isp_perf.errors import NotSentError
+from isp_perf.redis import RedisPool
 
 
 def program():
@@ -72,15 +71,15 @@ async def works(pool):
     assert await asyncio.to_thread(pool.blocking.get, "a") == b"1"
 
 
-async def test_a_unix_socket(start, tmp_path):
+async def test_a_unix_socket(start, tmp_path, patient):
     """unix:// with a database."""
     (port,) = free_ports(1)
     path = tmp_path / "redis.sock"
     start("--port", port, "--save", "", "--unixsocket", path, listens=port)
-    async with RedisPool(f"unix://{path}?db=3") as pool:
+    async with RedisPool(patient(url=f"unix://{path}?db=3")) as pool:
         await works(pool)
         assert await pool.client().dbsize() == 1
-    async with RedisPool(f"redis://127.0.0.1:{port}/3") as pool:
+    async with RedisPool(patient(url=f"redis://127.0.0.1:{port}/3")) as pool:
         assert await pool.get("a") == b"1"
 
 
@@ -96,13 +95,16 @@ def certificate(tmp_path):
     return certificate, key
 
 
-async def test_tls(redis_url, certificate):
+async def test_tls(redis_url, certificate, patient, until):
     """rediss:// with a certificate that is checked; one that is not trusted is refused."""
     where = urlsplit(redis_url)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
+    running = 0
 
     async def relay(reader, writer):
+        nonlocal running
+        running += 1
         upstream, to_server = await asyncio.open_connection(where.hostname, where.port)
 
         async def pump(source, sink):
@@ -112,74 +114,22 @@ async def test_tls(redis_url, certificate):
             sink.close()
 
         await asyncio.gather(pump(reader, to_server), pump(upstream, writer))
+        running -= 1
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context) as server:
         base = f"rediss://localhost:{server.sockets[0].getsockname()[1]}"
-        async with RedisPool(RedisSettings(url=f"{base}?ssl_ca_certs={certificate[0]}", connect_timeout=2.0)) as pool:
+        async with RedisPool(patient(url=f"{base}?ssl_ca_certs={certificate[0]}")) as pool:
             await works(pool)
-        async with RedisPool(RedisSettings(url=base, connect_timeout=2.0)) as pool:
+        async with RedisPool(patient(url=base)) as pool:
             with pytest.raises(NotSentError):
                 await pool.get("a")
-        await asyncio.sleep(0.05)  # the relays end
+        await until(lambda: running == 0)
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_both_protocol_versions(redis_url, protocol):
+async def test_both_protocol_versions(redis_url, patient, protocol):
     """RESP2 and RESP3 answer alike."""
-    async with RedisPool(RedisSettings(url=redis_url, protocol=protocol)) as pool:
+    async with RedisPool(patient(url=redis_url, protocol=protocol)) as pool:
         await works(pool)
         await pool.client().hset("h", mapping={"a": 1})
         assert await pool.client().hgetall("h") == {b"a": b"1"}
-
-
-async def test_sentinels_find_the_primary_and_follow_a_failover(start, tmp_path):
-    """After the primary is gone the pool reads and writes at its successor."""
-    first, second, sentinel = free_ports(3)
-    start("--port", first, "--save", "", listens=first)
-    start("--port", second, "--save", "", "--replicaof", "127.0.0.1", first, listens=second)
-    config = tmp_path / "sentinel.conf"
-    config.write_text(
-        f"port {sentinel}\nsentinel monitor main 127.0.0.1 {first} 1\n"
-        "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n"
-    )
-    start(config, "--sentinel", listens=sentinel)
-    settings = RedisSettings(sentinel=f"127.0.0.1:{sentinel}/main", timeout=2.0, retry=RetryPolicy(attempts=20))
-    async with RedisPool(settings) as pool, RedisPool(f"redis://127.0.0.1:{second}") as successor:
-        await works(pool)
-        assert (await pool.health()).status == "healthy"
-        await until(lambda: replicates(successor))
-        async with RedisPool(f"redis://127.0.0.1:{sentinel}") as watch:
-            await until(lambda: knows_replica(watch))
-            await watch.client().execute_command("SENTINEL FAILOVER", "main")
-        await until(lambda: writes(pool, successor))
-        assert await pool.get("after") == b"1"
-
-
-async def until(condition):
-    """Wait for what servers do among themselves."""
-    for _ in range(300):
-        if await condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it did not happen within 15 s")
-
-
-async def replicates(pool):
-    return (await pool.client().info("replication")).get("master_link_status") == "up" and await pool.get("a") == b"1"
-
-
-async def knows_replica(watch):
-    reply = await watch.client().execute_command("SENTINEL REPLICAS", "main")
-    return bool(reply)
-
-
-async def writes(pool, successor):
-    """Whether a write through the sentinels reaches the new primary."""
-    with contextlib.suppress(RemoteError, ResponseError):
-        await pool.set("after", b"1")
-        return await successor.get("after") == b"1" and await is_primary(successor)
-    return False
-
-
-async def is_primary(pool):
-    return (await pool.client().info("replication"))["role"] == "master"

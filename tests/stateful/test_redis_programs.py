@@ -2,8 +2,9 @@
 
 import asyncio
 
+import pytest
 import redis.asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isp_perf.redis import RedisPool, RedisSettings
@@ -92,24 +93,31 @@ async def contents(client, key):
     return await readers[await client.type(key)]()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(program=PROGRAMS)
-def test_programs_answer_as_with_redis_py(redis_url, program):
-    """Single commands, batches, transactions and concurrent reads: equal replies, equal errors, equal final data."""
+COUNTS = [pytest.param(25, id="slice"), pytest.param(1_000, id="thousand", marks=pytest.mark.soak)]
 
-    async def run():
-        base = redis_url.removesuffix("/0")
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_programs_answer_as_with_redis_py(redis_url, count):
+    """Single commands, batches, transactions and concurrent reads: equal replies, equal errors, equal final data."""
+    base = redis_url.removesuffix("/0")
+
+    async def run(program):
         stock = redis.asyncio.Redis.from_url(f"{base}/1")
         expected = await play(stock, program)
         await stock.aclose()
         for coalesce in (False, True):
-            settings = RedisSettings(url=f"{base}/2", timeout=10.0, connect_timeout=5.0, coalesce=coalesce)
+            patient = RedisSettings(url=f"{base}/2", timeout=30.0, connect_timeout=15.0, coalesce=coalesce)
             if coalesce and any(isinstance(answer, list) and has_wrong_type(answer) for answer in expected[0]):
                 continue  # a key of a wrong type may answer as absent, as documented
-            async with RedisPool(settings) as pool:
+            async with RedisPool(patient) as pool:
                 assert await play(pool.client(), program) == expected
 
-    asyncio.run(run())
+    @settings(max_examples=count, deadline=None)
+    @given(program=PROGRAMS)
+    def programs(program):
+        asyncio.run(run(program))
+
+    programs()
 
 
 def has_wrong_type(answers):

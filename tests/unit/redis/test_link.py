@@ -10,6 +10,7 @@ from isp_perf.errors import BulkheadFullError, PoolBusyError
 from isp_perf.redis._entry import LinkLostError, VetoedError
 from isp_perf.redis._link import Link
 from isp_perf.redis._stats import LaneStats
+from isp_perf.testing import ManualClock
 
 
 class Transport:
@@ -56,6 +57,20 @@ def make(**options):
         **options,
     )
     return link, transport, lost
+
+
+@pytest.fixture
+async def clock(monkeypatch):
+    """The clock of the event loop, which stands still until it is advanced."""
+    clock = ManualClock()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
+    return clock
+
+
+async def ticks():
+    """Let the loop do everything that is due, and what follows from it."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def test_an_idle_link_writes_at_once_and_a_busy_one_once_per_tick():
@@ -136,27 +151,52 @@ async def test_the_end_tells_written_from_unwritten():
         assert caught.value.written is expected
 
 
-async def test_a_silent_link_is_ended_by_its_timer():
+async def test_a_silent_link_is_ended_by_its_timer(clock):
     """When nothing is heard for the timeout, every entry fails and the link is dead."""
-    link, transport, lost = make(timeout=0.02)
+    link, transport, lost = make(timeout=2.0)
     reply = link.send(b"1")
+    clock.advance(1.9)
+    await ticks()
+    assert not reply.done()
+    clock.advance(0.1)
+    await ticks()
     with pytest.raises(LinkLostError) as caught:
-        await asyncio.wait_for(reply, 1)
+        reply.result()
     assert caught.value.written
-    assert caught.value.timeout
+    assert caught.value.timeout == "server"
     assert transport.aborted
     assert lost == [link]
 
 
-async def test_a_slow_answer_ends_its_caller_and_not_the_link():
+async def test_a_loop_that_was_blocked_looks_again_before_it_blames(clock):
+    """What came while our own loop was late is read first; what did not come is the client's timeout then."""
+    link, _, _ = make(timeout=2.0)
+    first = link.send(b"1")
+    clock.advance(5.0)
+    await ticks()
+    assert not first.done()
+    receive(link, b"+1\r\n")
+    assert await first == b"1"
+    second = link.send(b"2")
+    clock.advance(5.0)
+    await ticks()
+    clock.advance(0.001)
+    await ticks()
+    with pytest.raises(LinkLostError) as caught:
+        second.result()
+    assert caught.value.timeout == "client"
+
+
+async def test_a_slow_answer_ends_its_caller_and_not_the_link(clock):
     """While bytes arrive the link is alive; only the overdue caller's wait ends, and its reply is dropped later."""
-    link, transport, _ = make(timeout=0.05)
+    link, transport, _ = make(timeout=2.0)
     slow = link.send(b"1")
-    later = asyncio.ensure_future(asyncio.sleep(0.03))
-    await later
+    clock.advance(1.5)
     receive(link, b"$5\r\nab")
+    clock.advance(0.5)
+    await ticks()
     with pytest.raises(LinkLostError):
-        await asyncio.wait_for(asyncio.shield(slow), 1)
+        slow.result()
     assert not transport.aborted
     neighbour = link.send(b"2")
     await asyncio.sleep(0)
@@ -179,15 +219,18 @@ async def test_above_the_limit_commands_wait_in_order():
     assert await waiting[3] == b"3"
 
 
-async def test_a_command_that_waited_too_long_was_surely_not_sent():
+async def test_a_command_that_waited_too_long_was_surely_not_sent(clock):
     """An entry whose deadline ends in the queue is dropped from it."""
-    link, transport, _ = make(in_flight=1, timeout=0.03)
+    link, transport, _ = make(in_flight=1, timeout=2.0)
     first = link.send(b"1")
     second = link.send(b"2")
-    await asyncio.sleep(0.02)
+    await ticks()
+    clock.advance(1.5)
     receive(link, b"$4\r\nab")
+    clock.advance(0.5)
+    await ticks()
     with pytest.raises(LinkLostError) as caught:
-        await asyncio.wait_for(second, 1)
+        second.result()
     assert not caught.value.written
     assert caught.value.timeout == "queue"
     first.exception()
@@ -347,15 +390,17 @@ async def test_a_guard_is_asked_once_per_write_and_hears_how_it_ended():
         await last
 
 
-async def test_a_guard_hears_of_overdue_answers():
+async def test_a_guard_hears_of_overdue_answers(clock):
     """A caller whose time is over on a living link is a failure, too."""
     guard = Guard()
-    link, _, _ = make(guard=guard, timeout=0.03)
+    link, _, _ = make(guard=guard, timeout=2.0)
     slow = link.send(b"1")
-    await asyncio.sleep(0.02)
+    clock.advance(1.5)
     receive(link, b"$5\r\nab")
+    clock.advance(0.5)
+    await ticks()
     with pytest.raises(LinkLostError):
-        await asyncio.wait_for(slow, 1)
+        slow.result()
     assert guard.heard == ["before", "TimeoutError"]
 
 
