@@ -30,7 +30,7 @@ __all__ = [
     "verb_of",
 ]
 
-Kind: TypeAlias = Literal["n_plus_one", "repeated_read", "write_loop"]
+Kind: TypeAlias = Literal["n_plus_one", "repeated_read", "write_loop", "unused_preload"]
 Verb: TypeAlias = Literal["read", "write", "control", "other"]
 
 FEWEST_READS = 3
@@ -47,7 +47,7 @@ class Finding:
     """Something that many statements did and few could do.
 
     Args:
-        kind: ``"n_plus_one"``, ``"repeated_read"`` or ``"write_loop"``.
+        kind: ``"n_plus_one"``, ``"repeated_read"``, ``"write_loop"`` or ``"unused_preload"``.
         path: ``"Conversa.mensagens"`` for a relationship or column, else the first words of the statement.
         file: path of the file the statements came from; empty if no such frame was found.
         line: line number in ``file``; 0 if unknown.

@@ -3,10 +3,10 @@
 The rest of the package goes through the functions below, so that a new SQLAlchemy is judged by reading one file.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from inspect import signature
-from itertools import count
+from itertools import chain, count
 from operator import attrgetter, methodcaller
 from types import SimpleNamespace
 from typing import Any, cast
@@ -27,6 +27,7 @@ __all__ = [
     "autoflush",
     "can_batch",
     "criteria_of",
+    "eager_paths",
     "flushes",
     "go_first",
     "handshake",
@@ -75,6 +76,7 @@ def adapted(alias: Any, element: Any) -> Any:
 # ---- what an executing statement came from ---------------------------------------------------------------------------
 
 _LOAD_OPTIONS = "_sa_orm_load_options"
+_OF_LOADERS = {"sa_top_level_orm_context", _LOAD_OPTIONS, "isp_part"}
 _OWNER = "isp_perf_owner"
 _numbers = count(1)
 _loaded_from = attrgetter("_lazy_loaded_from")
@@ -138,6 +140,34 @@ def is_part(running: Any) -> bool:
     if any(len(names) > 1 for names in _expanded(running).values()):
         return True
     return getattr(running.invoked_statement, "_offset_clause", None) is not None
+
+
+_EAGER = {"joined", "selectin", "subquery", "immediate"}
+
+
+def eager_paths(running: Any) -> Iterator[tuple[str, tuple[str, ...], Any, str]]:
+    """Yield what the options of a user's statement load along.
+
+    Returns:
+        Name of the class the path begins at, the names on it, the relationship it ends with, and the strategy; nothing
+        for statements that loaders send.
+    """
+    statement: Any = running.invoked_statement
+    given: Any = getattr(statement, "_with_options", ())
+    if given and running.execution_options.keys().isdisjoint(_OF_LOADERS):
+        subject: Any = getattr(statement, "_propagate_attrs", {}).get("plugin_subject")
+        for element in chain.from_iterable(getattr(option, "context", ()) for option in given):
+            strategy = _eager_strategy(element)
+            path: list[Any] = list(element.path.path)
+            if strategy in _EAGER and path[0] is subject:
+                names = tuple(each.key for each in path[1::2])
+                yield subject.mapper.class_.__name__, names, path[1::2][-1], strategy
+
+
+def _eager_strategy(element: Any) -> str:
+    """Return how a loader option loads a relationship; empty if the query itself joins it."""
+    how: dict[str, Any] = dict(element.strategy or ())
+    return "" if "eager_from_alias" in element.local_opts else str(how.get("lazy"))
 
 
 def owner_of(running: Any) -> int:

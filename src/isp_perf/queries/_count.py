@@ -76,6 +76,7 @@ class QueryCount:
             CURRENT.reset(self._token)
         if error is not None:
             return
+        self._scope.close()
         if self._watched and not WATCHES:
             raise ConfigurationError(
                 "count_queries",

@@ -1,16 +1,16 @@
 """Scopes: what was asked of the database within a block, a request or a test."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextvars import ContextVar
 from inspect import currentframe
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from isp_perf._core.query_findings import Entry, Finding, Repeats, Statement, verb_of
 from isp_perf.queries._compat import handshake, is_part, lazy_loader, origin_of, owner_of
 from isp_perf.queries._fixes import fix_for
 from isp_perf.queries._sites import caller
 
-__all__ = ["CURRENT", "Mark", "Scope", "fingerprint_of"]
+__all__ = ["CURRENT", "Mark", "Preloads", "Scope", "fingerprint_of"]
 
 _KEY = hash(object())  # makes hashes of parameters meaningless outside this process
 
@@ -61,6 +61,25 @@ class Mark:
                 entry.settle()
 
 
+class Preloads(Protocol):
+    """What the statements of a scope preloaded, and what of it was read."""
+
+    loaded: set[type]
+    read: set[tuple[type, str]]
+
+    def add(self, preloaded: Any, /) -> None:
+        """Take note of one more."""
+        ...
+
+    def findings(self, entries: Mapping[str, Entry], /) -> Iterator[Finding]:
+        """Yield what nobody read so far."""
+        ...
+
+    def close(self, entries: Mapping[str, Entry], /) -> None:
+        """Tell what was read and what was not."""
+        ...
+
+
 class Scope:
     """The statements of one scope, and of the scopes inside it.
 
@@ -68,26 +87,36 @@ class Scope:
         count: statements sent so far.
         nanoseconds: how long the driver worked on them.
         limit: the statement after which ``before`` calls ``beyond``; ``None`` for none.
+        unread: what was preloaded and may not be read; ``None`` as long as nothing was.
     """
 
-    __slots__ = ("beyond", "count", "entries", "limit", "nanoseconds", "outer")
+    __slots__ = ("beyond", "count", "entries", "limit", "nanoseconds", "outer", "unread")
 
     count: int
     nanoseconds: int
     outer: "Scope | None"
+    unread: Preloads | None
 
     def __init__(self, outer: "Scope | None" = None) -> None:
         self.entries: dict[str, Entry] = {}
         self.count = 0
         self.nanoseconds = 0
         self.outer = outer
+        self.unread = None
         self.limit: int | None = None
         self.beyond: Callable[[], None] | None = None
 
     def findings(self) -> list[Finding]:
         """Return what was found so far, the most statements first."""
         found = [finding for entry in list(self.entries.values()) for finding in entry.findings()]
+        if self.unread is not None:
+            found += self.unread.findings(self.entries)
         return sorted(found, key=lambda finding: -finding.count)
+
+    def close(self) -> None:
+        """Tell whether what was preloaded was read; of nested scopes only the outermost knows."""
+        if self.unread is not None and self.outer is None:
+            self.unread.close(self.entries)
 
     def statements(self) -> list[Statement]:
         """Return the texts that were sent, in the order of their first use."""

@@ -16,6 +16,7 @@ class QueryStats:
         n_plus_one: N+1 findings.
         repeated_read: reads repeated with the same parameters.
         write_loop: loops of one-row writes.
+        unused_preload: lines that preloaded a relationship ten scopes long, none of which read it.
         over_budget: scopes that sent more statements than the budget.
         batches: loads that were answered for several objects at once.
         peers: objects they were answered for.
@@ -28,6 +29,7 @@ class QueryStats:
     n_plus_one: int = 0
     repeated_read: int = 0
     write_loop: int = 0
+    unused_preload: int = 0
     over_budget: int = 0
     batches: int = 0
     peers: int = 0

@@ -21,6 +21,7 @@ from isp_perf.queries._compat import go_first
 from isp_perf.queries._scopes import CURRENT, Mark, Scope, fingerprint_of
 from isp_perf.queries._slow import SlowLog
 from isp_perf.queries._stats import QueryStats
+from isp_perf.queries._unread import forget_reads, learn
 
 __all__ = ["LOG", "WATCHES", "Detect", "NPlusOneWarning", "Watch", "noted"]
 
@@ -31,6 +32,7 @@ LOG = logging.getLogger("isp_perf.queries")
 _SCOPE = "isp_perf.queries.scope"
 _SITES_KEPT = 1000
 _TEXTS_KEPT = 1000
+_UNREAD_SCOPES = 10  # in a row, after which a preload counts as unused
 _LOG_INTERVAL = 60.0  # seconds between two lines about one site
 
 
@@ -50,6 +52,7 @@ class Watch:
         "__weakref__",
         "_hooks",
         "_seen",
+        "_unread",
         "budget",
         "detect",
         "engine",
@@ -75,6 +78,7 @@ class Watch:
         self.observed = {}  # compiled text -> the compiled statement and the text sent, for index advice
         self.handle: Any = None  # what install() returned, kept alive with the engine
         self._seen: dict[tuple[str, int, str], float] = {}
+        self._unread: dict[tuple[str, int, str], int] = {}
         names = ("do_execute", "do_executemany", "do_execute_no_params")
         self._hooks: dict[str, Callable[..., Any]] = {name: partial(self._run, name) for name in names}
         for name, hook in self._hooks.items():
@@ -89,6 +93,8 @@ class Watch:
         for name, hook in self._hooks.items():
             event.remove(self.engine, name, hook)
         WATCHES.discard(self)
+        if not WATCHES:
+            forget_reads()
 
     def _run(self, name: str, *call: Any) -> bool:
         """Execute one statement in the driver's place, between two looks at the clock."""
@@ -172,7 +178,18 @@ class Watch:
             scope = scope.outer
         if marks[0].news is not None:
             self._report(marks[0].news)
+        if not marks[0].entry.count and CURRENT.get() is not None:
+            learn(marks, context, self._preloaded)
         return marks
+
+    def _preloaded(self, finding: Finding, *, used: bool) -> None:
+        """Report a preload that was not read in any of the first scopes that had it; called as each of them ends."""
+        place = (finding.file, finding.line, finding.path)
+        unread = self._unread.get(place, 0)
+        if unread < _UNREAD_SCOPES and (unread or len(self._unread) < _SITES_KEPT):
+            self._unread[place] = _UNREAD_SCOPES if used else unread + 1
+            if self._unread[place] == _UNREAD_SCOPES and not used:
+                self._report(finding)
 
     # ---- without a scope, one checkout of a connection is one --------------------------------------------------------
 

@@ -1,10 +1,11 @@
-"""A labelled corpus of code that is, and code that is not, one question asked many times.
+"""A labelled corpus of code that asks one question many times or preloads for nobody, and of code that does neither.
 
 Each case is run within a scope; what is found must be what the label says. Every fix is then applied and the code run
 again: nothing may be found any more.
 """
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import bindparam, delete, exc, func, insert, select, text, updat
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import (
     Session,
+    contains_eager,
     defer,
     joinedload,
     selectin_polymorphic,
@@ -85,7 +87,7 @@ def lazy_in_two_lines(s, m, plan):
 
 def lazy_behind_a_preloaded_path(s, m, plan):
     statement = plan(select(m.Cliente).options(selectinload(m.Cliente.rascunho)))
-    [c.ficha for c in s.scalars(statement)]
+    [(c.rascunho, c.ficha) for c in s.scalars(statement)]
 
 
 def lazy_two_levels_down(s, m, plan):
@@ -188,7 +190,7 @@ def first_row_in_a_loop(s, m):
 
 
 def first_row_fixed(s, m):
-    s.scalars(roots(m).options(*preload(m.Conversa, "recentes", limit=1))).all()
+    [c.recentes for c in s.scalars(roots(m).options(*preload(m.Conversa, "recentes", limit=1)))]
 
 
 def text_in_a_loop(s, m):
@@ -289,6 +291,82 @@ WRITTEN = {
     "flush row by row": Case(flush_one_by_one, "write_loop", "etiquetas", flush_fixed),
     "update row by row": Case(update_one_by_one, "write_loop", "Conversa", update_fixed),
     "delete row by row": Case(delete_one_by_one, "write_loop", "Nota", delete_fixed),
+}
+
+
+# ---- preloads that nobody reads: `out` holds the paths that the fix takes out ----------------------------------------
+
+
+def without(out, *paths):
+    """Return the paths of a plan that a fix leaves in it."""
+    return [path for path in paths if path not in out]
+
+
+def unread_list(s, m, out):
+    for c in s.scalars(roots(m).options(*preload(m.Conversa, *without(out, "mensagens", "cliente")))):
+        show(c.cliente.nome)
+
+
+def unread_to_one(s, m, out):
+    for c in s.scalars(roots(m).options(*preload(m.Conversa, *without(out, "cliente", "mensagens")))):
+        show(c.mensagens)
+
+
+def unread_many_to_many(s, m, out):
+    show(s.scalars(roots(m).options(*preload(m.Conversa, *without(out, "etiquetas")))).all())
+
+
+def unread_end_of_a_path(s, m, out):
+    for c in s.scalars(roots(m).options(*preload(m.Conversa, "cliente", *without(out, "cliente.plano")))):
+        show(c.cliente.nome)
+
+
+def unread_whole_path(s, m, out):
+    plan = () if "cliente" in out else preload(m.Conversa, "cliente.ficha")
+    [c.status for c in s.scalars(roots(m).options(*plan))]
+
+
+def unread_of_a_subclass(s, m, out):
+    [a.segundos for a in s.scalars(select(m.Audio).options(*preload(m.Audio, *without(out, "trechos"))))]
+
+
+def unread_limited(s, m, out):
+    [c.status for c in s.scalars(roots(m).options(*preload(m.Conversa, *without(out, "recentes"))))]
+
+
+def unread_by_hand(s, m, out):
+    options = [] if out else [selectinload(m.Conversa.mensagens)]
+    [c.status for c in s.scalars(roots(m).options(*options))]
+
+
+def unread_joined_by_hand(s, m, out):
+    options = [] if out else [joinedload(m.Conversa.cliente)]
+    [c.status for c in s.scalars(roots(m).options(*options))]
+
+
+def unread_subquery_by_hand(s, m, out):
+    options = [] if out else [subqueryload(m.Conversa.mensagens)]
+    [c.status for c in s.scalars(roots(m).options(*options))]
+
+
+def unread_on_loaded_objects(s, m, out):
+    found = s.scalars(roots(m)).all()
+    preload_into(s, found, *without(out, "mensagens"))
+    [c.status for c in found]
+
+
+UNREAD = {
+    "a list": Case(unread_list, "unused_preload", "Conversa.mensagens"),
+    "a to-one": Case(unread_to_one, "unused_preload", "Conversa.cliente"),
+    "a many-to-many": Case(unread_many_to_many, "unused_preload", "Conversa.etiquetas"),
+    "the end of a path": Case(unread_end_of_a_path, "unused_preload", "Cliente.plano"),
+    "a path from its beginning": Case(unread_whole_path, "unused_preload", "Conversa.cliente"),
+    "a list of a subclass": Case(unread_of_a_subclass, "unused_preload", "Audio.trechos"),
+    "a list in another order": Case(unread_limited, "unused_preload", "Conversa.recentes"),
+    "a list put onto loaded objects": Case(unread_on_loaded_objects, "unused_preload", "Conversa.mensagens"),
+    "selectinload by hand": Case(unread_by_hand, "unused_preload", "Conversa.mensagens"),
+    "joinedload by hand": Case(unread_joined_by_hand, "unused_preload", "Conversa.cliente"),
+    "subqueryload by hand": Case(unread_subquery_by_hand, "unused_preload", "Conversa.mensagens"),
 }
 
 
@@ -432,11 +510,60 @@ def streamed_with_selectin(s, m):
     [c.etiquetas for c in s.scalars(statement)]
 
 
+def preloaded_and_read_once(s, m):
+    found = s.scalars(roots(m).options(*preload(m.Conversa, "mensagens"))).all()
+    show(found[-1].mensagens)
+
+
+def preloaded_for_nobody(s, m):
+    s.scalars(roots(m).where(m.Conversa.id < 0).options(*preload(m.Conversa, "mensagens", "cliente"))).all()
+
+
+def preloaded_behind_nothing(s, m):
+    query = select(m.Cliente).where(m.Cliente.plano_id.is_(None)).options(*preload(m.Cliente, "ficha", "rascunho"))
+    [(c.ficha, c.rascunho) for c in s.scalars(query)]
+
+
+def preloaded_before_delete(s, m):
+    for c in s.scalars(roots(m).where(m.Conversa.id == 6).options(*preload(m.Conversa, "mensagens"))).all():
+        s.delete(c)
+    s.flush()
+
+
+def preloaded_to_be_replaced(s, m):
+    for c in s.scalars(roots(m).options(*preload(m.Conversa, "etiquetas"))).all():
+        c.etiquetas = []
+
+
+def preloaded_twice_on_one_object(s, m):
+    first = s.scalars(select(m.Cliente).options(*preload(m.Cliente, "plano"))).all()
+    [c.cliente.plano for c in s.scalars(roots(m).options(*preload(m.Conversa, "cliente.plano")))]
+    show(first)
+
+
+def preloaded_and_read_through_the_base(s, m):
+    query = select(m.Audio).options(*preload(m.Audio, "conversa"))
+    [x.conversa for x in s.scalars(query)]
+
+
+def joined_by_the_query_itself(s, m):
+    query = roots(m).join(m.Conversa.cliente).options(contains_eager(m.Conversa.cliente))
+    [c.status for c in s.scalars(query.where(m.Cliente.nome > ""))]
+
+
 INNOCENT = {
     function.__name__: Case(function)
     for function in (
         preloaded,
         preloaded_onto,
+        preloaded_and_read_once,
+        preloaded_for_nobody,
+        preloaded_behind_nothing,
+        preloaded_before_delete,
+        preloaded_to_be_replaced,
+        preloaded_twice_on_one_object,
+        preloaded_and_read_through_the_base,
+        joined_by_the_query_itself,
         by_hand_selectin,
         by_hand_joined,
         by_hand_subquery,
@@ -518,6 +645,21 @@ def test_a_loop_is_found_and_vanishes_when_written_as_one(name, watched, models)
     assert fixed.findings == []
 
 
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_preload_that_nobody_reads_is_found_and_its_fix_works(name, watched, models):
+    """The finding names relationship, line and the path to take out, and taking it out makes it vanish."""
+    case = UNREAD[name]
+    with Session(watched) as session, count_queries() as queries:
+        case.run(session, models, ())
+    (finding,) = queries.findings
+    assert (finding.kind, finding.path) == (case.kind, case.path)
+    assert (finding.file, finding.function) == (__file__, case.run.__name__)
+    (out,) = re.findall(r'^take "([^"]+)" out', finding.fix)
+    with Session(watched) as session, count_queries() as fixed:
+        case.run(session, models, (out,))
+    assert fixed.findings == []
+
+
 @pytest.mark.parametrize("name", INNOCENT)
 def test_innocent_code_is_left_alone(name, watched, models):
     """Batches, pages, chunks, retries, tenants and different questions are no findings."""
@@ -560,4 +702,4 @@ async def test_the_same_under_asyncio(models, tmp_path):
 
 def test_the_corpus_is_large_enough():
     """At least forty labelled pieces of code, guilty and innocent."""
-    assert len(OPTIONS) + len(WRITTEN) + len(INNOCENT) >= 40
+    assert len(OPTIONS) + len(WRITTEN) + len(UNREAD) + len(INNOCENT) >= 40

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import StaticPool
 
 from isp_perf.errors import ConfigurationError, NPlusOneError, QueryBudgetError
-from isp_perf.queries import NPlusOneWarning, count_queries, install, query_budget
+from isp_perf.queries import NPlusOneWarning, count_queries, install, preload, query_budget
 
 
 @pytest.fixture
@@ -339,3 +339,60 @@ def test_a_budget_without_a_scope_is_per_checkout(engine, caplog):
     assert "3 statements in one checkout of a connection, 1 allowed" in caplog.text
     assert handle.stats().over_budget == 1
     handle.remove()
+
+
+# ---- preloads that nobody reads --------------------------------------------------------------------------------------
+
+
+def preloading(session, models, *, read):
+    for conversa in session.scalars(select(models.Conversa).options(*preload(models.Conversa, "mensagens"))):
+        if read:
+            list(conversa.mensagens)
+
+
+def test_a_preload_counts_as_unused_after_ten_scopes(installed, engine, models, caplog):
+    """What no scope of ten read is counted and logged once, and only blocks that are asked say it before."""
+    caplog.set_level(logging.INFO, "isp_perf.queries")
+    install(engine, batching="off", detect="raise")
+    for number in range(12):
+        assert installed.stats().unused_preload == (number >= 10)
+        with Session(engine) as session, count_queries() as queries, count_queries() as inner:
+            preloading(session, models, read=False)
+        assert [finding.kind for finding in queries.findings] == ["unused_preload"]
+        assert inner.findings == queries.findings
+    assert installed.stats().unused_preload == 1
+    assert caplog.text.count('take "mensagens" out of preload(Conversa, ...)') == 1
+
+
+def test_a_preload_that_was_read_once_is_used(installed, engine, models, caplog):
+    """A preload that one scope read is not reported for those that did not; a scope that failed says nothing."""
+    caplog.set_level(logging.INFO, "isp_perf.queries")
+    for number in range(30):
+        with contextlib.suppress(LookupError), Session(engine) as session, count_queries():
+            preloading(session, models, read=number == 15)
+            if number < 15:
+                raise LookupError
+    assert installed.stats().unused_preload == 0
+    assert caplog.text == ""
+
+
+def test_a_read_behind_an_inner_block_counts_for_the_outer(installed, engine, models):
+    """What was preloaded within one block and read after it is used by the block around both."""
+    with Session(engine) as session, count_queries() as outer:
+        with count_queries() as inner:
+            preloading(session, models, read=False)
+        assert session.get(models.Conversa, 1).mensagens
+    assert (outer.findings, [finding.path for finding in inner.findings]) == ([], ["Conversa.mensagens"])
+
+
+def test_classes_are_left_as_they_were(engine, models):
+    """While reads are noted, attributes are the same objects, and afterwards of the same class."""
+    attribute, kind = models.Conversa.mensagens, type(models.Conversa.mensagens)
+    handle = install(engine, batching="off")
+    with Session(engine) as session, count_queries():
+        preloading(session, models, read=True)
+    assert models.Conversa.mensagens is attribute
+    assert type(attribute) is not kind
+    assert str(attribute.any()).startswith("EXISTS")
+    handle.remove()
+    assert type(attribute) is kind
