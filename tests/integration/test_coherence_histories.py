@@ -108,12 +108,10 @@ def judged(outputs, settled, *, bound):
 @pytest.mark.parametrize("chaos", [False, True], ids=["healthy", "chaos"])
 def test_a_random_history_breaks_no_promise(redis_url, postgres_url, chaos):
     """Three processes read nothing older than the bound (0 without a local level), nothing backwards or made up."""
-    # In chaos a read within the bound may go backwards: docs/coherence.md says so, the long run does not accept it.
     seed = random.randrange(1 << 30)
     near, strict, counts = run(redis_url, postgres_url, seed=seed, seconds=2.5, chaos=chaos)
-    accepted = {"backwards"} if chaos else set()
     for verdict in (near, strict):
-        assert {kind for kind, number in verdict.counts.items() if number} <= accepted, f"seed {seed}: {verdict}"
+        assert verdict.ok, f"seed {seed}: {verdict}"
     assert near.reads > 500
     assert strict.reads > 500
     assert counts["l1_hits"] > 100

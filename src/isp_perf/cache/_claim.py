@@ -69,9 +69,12 @@ class Claim:
     def mark_again_locked(self, second: "SecondLevel", wire: str) -> None:
         """Mark the key anew before it is filled.
 
-        Our own lease was news too. An accepted fill proves that nobody touched the key up to it.
+        Our own lease was news too. An accepted fill proves that nobody touched the key up to it, but not that no later
+        truth was returned here meanwhile.
         """
-        if self.mark is not None:
+        if second.unsure_locked(wire):
+            self.lift_locked(second)
+        elif self.mark is not None:
             second.marks.lift_locked(self.mark)
             self.mark = second.marks.set_locked((wire,))
 

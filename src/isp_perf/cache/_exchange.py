@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from isp_perf._core.envelope import Contents, Rejection, outdated
 from isp_perf._core.freshness import xfetch_after
-from isp_perf._core.leases import LEASE_SECONDS, Finding, classify, keeps_reading, kind_of, lease_token
+from isp_perf._core.leases import LEASE_SECONDS, Finding, classify, lease_token
 from isp_perf._runtime.flights import Flight, TaskWaiter, ThreadWaiter
 from isp_perf.cache._ages import MISSING
 from isp_perf.cache._asking import Asker, Reply
@@ -25,25 +25,12 @@ from isp_perf.cache._codec import UNTYPED_SHAPE
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine, Flow
 from isp_perf.cache._marks import Mark
-from isp_perf.cache._remote import SICKNESS, Held, SecondLevel
-from isp_perf.typing import Drop, Fill, Lease, Put, Release, Replace, Swap
+from isp_perf.cache._remote import Held, SecondLevel
+from isp_perf.typing import Drop, Lease, Replace
 
-__all__ = [
-    "abandon",
-    "claimed",
-    "contents_of",
-    "decoded",
-    "given_up",
-    "keep_remote",
-    "kept_locked",
-    "rest_of",
-    "sealed",
-    "stored_there",
-    "window_of",
-]
+__all__ = ["claimed", "contents_of", "decoded", "rest_of", "window_of"]
 
 _POLL_SECONDS: Final = 0.25
-_MOST_BYTES: Final = 8 << 20
 _draw: Final = SystemRandom().random
 
 
@@ -132,6 +119,7 @@ class _Asking:
                 return None
             claim = Claim(token=token, versions=reply.versions, mark=self.mark, watch=self.watch)
             self.second.hold_locked(self.wire, Held(token, self.flight, claim))
+            self.second.doubts.end_locked(self.wire)
         return claim
 
     def _leased(self, token: bytes, reply: Reply) -> Flow:
@@ -139,7 +127,7 @@ class _Asking:
         with second.local.lock:
             held = second.held.get(self.wire)
             if held is not None and held.token == token:
-                return Claim(joins=held.flight)
+                return Claim() if self.wire in second.doubts else Claim(joins=held.flight)
             if second.adopt_locked(self.wire, token):
                 return self._granted(token, reply)
             if self.call.source.policy.single_flight == "process":
@@ -164,19 +152,30 @@ class _Asking:
         value = decoded(self.call, opened)
         if value is MISSING:
             return (yield from self._rejected(Rejection.FOREIGN, data, reply))
+        if self.second.doubts and not self._believed(opened.payload):
+            return (yield from self._replace(data, reply))
         rest = rest_of(self.call, reply.left)
         claim = Claim(found=(value, rest), mark=self.mark, watch=self.watch)
-        if not self.reload and rest > -self.call.source.policy.stale_seconds[0]:
-            return claim
-        if rest <= 0 or refresh_due(self.call.source.policy, opened, rest):
-            return (yield from self._refresh(data, reply, claim))
-        return claim
+        return (yield from self._refresh(data, reply, claim)) if self._is_due(opened, rest) else claim
+
+    def _is_due(self, contents: Contents, rest: float) -> bool:
+        """Return whether a value that is fresh for ``rest`` seconds is to be replaced before its end."""
+        policy = self.call.source.policy
+        if not self.reload and rest > -policy.stale_seconds[0]:
+            return False
+        return rest <= 0 or refresh_due(policy, contents, rest)
 
     def _rejected(self, why: Rejection, data: bytes, reply: Reply) -> Flow:
-        """Put a lease in the place of bytes that nobody can believe, if they still stand there."""
+        """Replace bytes that nobody can believe, unless another deployment may need them."""
         self.second.tally.count_rejected(why.value, skew=why.skew)
-        if why.skew:
-            return Claim()
+        return Claim() if why.skew else (yield from self._replace(data, reply))
+
+    def _believed(self, payload: bytes) -> bool:
+        with self.second.local.lock:
+            return self.second.doubts.believe_locked(self.wire, payload)
+
+    def _replace(self, data: bytes, reply: Reply) -> Flow:
+        """Put a lease in the place of ``data``, if that still stands there."""
         order = Replace(self.wire, _sha1(data), token := token_bytes(16), LEASE_SECONDS)
         answers = yield from self.second.attempt([order], tasks=self.tasks)
         if answers is None:
@@ -242,118 +241,3 @@ def rest_of(call: Call, left: float | None) -> float:
 def window_of(policy: CachePolicy) -> float:
     """Return for how long after its ttl a value stays in the remote level."""
     return max(policy.stale_seconds) if policy.staged else 0.0
-
-
-def kept_locked(engine: Engine, call: Call, claim: Claim) -> bool:
-    """Return whether the local level may keep the value, in the critical section that inserts it."""
-    second = engine.second
-    if second is None or call.source.local_only:
-        return True
-    if claim.mark is None or claim.watch is None:
-        return False
-    standing = claim.mark.standing and claim.watch.standing
-    claim.lift_locked(second)
-    return standing and second.trust.given and call.source.policy.bound > 0
-
-
-def keep_remote(engine: Engine, call: Call, flight: Flight, *, claim: Claim, value: Any, ttl: float) -> Flow:
-    """Fill the lease with ``value``; if the key was invalidated since it was granted, nothing is stored anywhere."""
-    second = engine.second
-    if second is None or claim.token is None:
-        return
-    tasks, wire = flight.loop is not None, second.wire(call.key())
-    data = sealed(engine, call, flight, claim=claim, value=value, ttl=ttl)
-    with second.local.lock:
-        second.return_locked(claim.wire or wire, flight)
-        claim.mark_again_locked(second, wire)
-    stored = False
-    if data is None or not flight.attached:
-        yield from second.attempt([Release(claim.wire or wire, claim.token)], tasks=tasks)
-    else:
-        life = ttl + window_of(call.source.policy)
-        stored = yield from _filled(second, wire, claim, data=data, ttl=life, tasks=tasks)
-        second.tally.fill_refused += not stored
-    if not stored:
-        with second.local.lock:
-            claim.lift_locked(second)
-
-
-def _filled(second: SecondLevel, wire: str, claim: Claim, *, data: bytes, ttl: float, tasks: bool) -> Flow:
-    """Fill the lease of ``claim``; return whether it still stood."""
-    token = b"" if claim.token is None else claim.token
-    if not claim.wire:
-        return (yield from stored_there(second, wire, Fill(wire, token, data, ttl), tasks=tasks))
-    stored = yield from stored_there(second, wire, Swap(wire, claim.seen, data, ttl), tasks=tasks)
-    yield from second.attempt([Release(claim.wire, token)], tasks=tasks)
-    return stored
-
-
-def stored_there(second: SecondLevel, wire: str, order: Fill | Put | Swap, *, tasks: bool) -> Flow:
-    """Store a value; return whether that is certain. A store that may yet arrive is removed before it is believed."""
-    try:
-        (stored,) = yield from second.order([order], tasks=tasks)
-    except SICKNESS as error:
-        kind = kind_of(error)
-        if keeps_reading(kind):
-            second.tally.count_error(kind)
-        else:
-            second.failed(error)
-            second.past(wire)
-        return False
-    return bool(stored)
-
-
-def sealed(engine: Engine, call: Call, flight: Flight, *, claim: Claim, value: Any, ttl: float) -> bytes | None:
-    """Return the envelope of ``value``; ``None`` if it is not for the remote level."""
-    second = engine.second
-    if second is None or ttl <= 0:
-        return None
-    names = {tag: second.tag_name(tag) for tag in sorted(flight.tags)}
-    epoch = claim.versions.get(second.epoch_name, b"")
-    if not epoch or not claim.versions.keys() >= set(names.values()):
-        return None  # a tag that was added while loading: nobody knows its version before the load
-    payload = call.source.codec.encode(value)
-    flight.weight = len(payload)
-    if len(payload) > _MOST_BYTES:
-        second.tally.too_large += 1
-        return None
-    tags = {tag: claim.versions[name] for tag, name in names.items()}
-    shape = getattr(call.source.codec, "shape", UNTYPED_SHAPE)
-    contents = Contents(payload, epoch, tags, engine.wall(), ttl, flight.seconds)
-    return second.sealer.seal(second.wire(call.key()), contents, shape=shape)
-
-
-def given_up(engine: Engine, call: Call, flight: Flight) -> Flow:
-    """Give the lease of a load that failed back, so that the next one starts at once."""
-    second = engine.second
-    if second is not None:
-        with second.local.lock:
-            held = _ended_locked(second, call, flight)
-        if held is not None:
-            yield from second.attempt([Release(held[0], held[1].token)], tasks=flight.loop is not None)
-
-
-def abandon(engine: Engine, call: Call, flight: Flight) -> None:
-    """As ``given_up``, in the background: nobody can wait for it."""
-    second = engine.second
-    if second is None:
-        return
-    with second.local.lock:
-        held = _ended_locked(second, call, flight)
-    if held is not None:
-        tasks = flight.loop is not None
-        flow = second.attempt([Release(held[0], held[1].token)], tasks=tasks)
-        engine.background.start(flow, call.source.context, tasks=tasks)
-
-
-def _ended_locked(second: SecondLevel, call: Call, flight: Flight) -> tuple[str, Held] | None:
-    """Take note that ``flight`` has ended; return the lease that it still held, with its key."""
-    if call.source.local_only:
-        return None
-    key = call.key()
-    for wire in (second.wire(key), second.refresh_name(key)):
-        held = second.return_locked(wire, flight)
-        if held is not None:
-            held.claim.lift_locked(second)
-            return wire, held
-    return None

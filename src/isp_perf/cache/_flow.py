@@ -33,7 +33,7 @@ from isp_perf.cache._ages import (
     stale_value_locked,
     store_error_locked,
 )
-from isp_perf.cache._beyond import abandon, claimed, given_up, keep_remote, kept_locked
+from isp_perf.cache._beyond import abandon, claimed, given_up, keep_remote, kept_locked, passed
 from isp_perf.cache._claim import Claim
 from isp_perf.cache._engine import Call, Engine, Flow
 from isp_perf.cache._entry import filled
@@ -278,8 +278,8 @@ def _load_past(engine: Engine, call: Call, flight: Flight) -> Flow:
         value = yield from _load(engine, call, flight)
     finally:
         engine.gate.leave(function)
-    if engine.second is not None and value.__class__ is not Failure:
-        engine.second.owe(engine.second.wire(call.key()))
+    if value.__class__ is not Failure:
+        passed(engine, call, flight)
     return value
 
 

@@ -446,4 +446,4 @@ def _asker(second: "SecondLevel") -> "Asker":
 
 
 _DEFAULTS = CachePolicy()
-_WITH_REMOTE = ("_exchange", "_reading")
+_WITH_REMOTE = ("_exchange", "_filling", "_reading")

@@ -10,7 +10,8 @@ from isp_perf._runtime.flights import Flight
 from isp_perf.cache._ages import MISSING
 from isp_perf.cache._claim import Claim
 from isp_perf.cache._engine import Call, Engine, Flow
-from isp_perf.cache._exchange import contents_of, decoded, rest_of, sealed, stored_there, window_of
+from isp_perf.cache._exchange import contents_of, decoded, rest_of, window_of
+from isp_perf.cache._filling import sealed, stored_there
 from isp_perf.cache._remote import SecondLevel
 from isp_perf.typing import Answer, Lease, Put, Read
 
@@ -99,9 +100,13 @@ class _Reading:
             self._second.tally.count_rejected(contents.value, skew=contents.skew)
             return
         value, rest = decoded(call, contents), rest_of(call, left)
-        if value is not MISSING and rest > 0:
+        if value is not MISSING and rest > 0 and self._believed(key, contents.payload):
             claim.tags = frozenset(contents.tags)
             claim.found = (value, rest)
+
+    def _believed(self, key: str, payload: bytes) -> bool:
+        with self._second.local.lock:
+            return self._second.doubts.believe_locked(self._second.wire(key), payload)
 
 
 def put_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: float) -> Flow:
@@ -115,7 +120,12 @@ def put_remote(engine: Engine, call: Call, flight: Flight, *, value: Any, ttl: f
     if data is None or not second.ready or not flight.attached:
         yield from second.drop((wire,), tasks=tasks)
         return False
-    return (yield from stored_there(second, wire, Put(wire, data, ttl + window_of(call.source.policy)), tasks=tasks))
+    order = Put(wire, data, ttl + window_of(call.source.policy))
+    stored = yield from stored_there(second, wire, order, tasks=tasks)
+    if stored:
+        with second.local.lock:
+            second.doubts.end_locked(wire)
+    return stored
 
 
 def _versions_for(second: SecondLevel, names: tuple[str, ...], *, tasks: bool) -> Flow:

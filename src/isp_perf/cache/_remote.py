@@ -15,6 +15,8 @@ from isp_perf._core.envelope import Sealer
 from isp_perf._core.journal import Journal
 from isp_perf._core.leases import LEASE_SECONDS, kind_of
 from isp_perf._runtime.flights import Flight
+from isp_perf.cache._doubts import Doubts
+from isp_perf.cache._ear import Ear
 from isp_perf.cache._health import Condition, Tally
 from isp_perf.cache._home import Home
 from isp_perf.cache._local import LocalLevel
@@ -22,7 +24,7 @@ from isp_perf.cache._marks import Marks
 from isp_perf.cache._trust import Trust
 from isp_perf.typing import Drop, Observer, Order, RemoteLevel, Renew
 
-__all__ = ["DEADLINE", "SICKNESS", "Ear", "Held", "SecondLevel", "Steps"]
+__all__ = ["DEADLINE", "SICKNESS", "Held", "SecondLevel", "Steps"]
 
 Steps = Generator[Callable[[], Any], Any, Any]
 DEADLINE: Final = 0.05
@@ -46,34 +48,6 @@ class Held(NamedTuple):
         return self.flight.landed or self.flight.abandoned()
 
 
-class Ear:
-    """Listens for a manager without keeping it alive.
-
-    Args:
-        second: who is told.
-    """
-
-    __slots__ = ("_second",)
-
-    def __init__(self, second: "ref[SecondLevel]") -> None:
-        self._second = second
-
-    def changed(self, keys: Sequence[bytes] | None, /) -> None:
-        """Pass on what changed."""
-        if (second := self._second()) is not None:
-            second.changed(keys)
-
-    def connected(self) -> None:
-        """Pass on that changes are reported."""
-        if (second := self._second()) is not None:
-            second.connected()
-
-    def lost(self) -> None:
-        """Pass on that changes may have been missed."""
-        if (second := self._second()) is not None:
-            second.lost()
-
-
 class SecondLevel:
     """The remote level of one manager. Its flows yield steps of the colour that ``tasks`` names.
 
@@ -92,6 +66,7 @@ class SecondLevel:
         epoch: the version of the namespace, as last seen.
         sealed: loads whose question is on its way or answered, by key: whoever comes later asks for itself.
         held: leases of this process by key.
+        doubts: keys under which it may have something older than what was returned here.
         delivering: callers that are telling the level what stands in the journal.
         schemas: every schema that a living manager of the namespace uses.
     """
@@ -99,6 +74,7 @@ class SecondLevel:
     all_name: str
     condition: Condition
     delivering: int
+    doubts: Doubts
     epoch: bytes
     epoch_name: str
     flush: bool
@@ -145,6 +121,7 @@ class SecondLevel:
         self.tally = Tally()
         self.journal = Journal(self.epoch_name)
         self.marks = Marks()
+        self.doubts = Doubts()
         self.trust = Trust(local)
         self.epoch = b""
         self.identity = ""
@@ -306,9 +283,20 @@ class SecondLevel:
         self.owe(wire)
 
     def owe(self, wire: str) -> None:
-        """Take note that what the level has under ``wire`` may be older than what was just returned."""
+        """Take note that what is under ``wire``, there or here, may be older than what was just returned."""
         with self.local.lock:
             self.journal.add((wire,), past=True)
+            self._changed_locked(wire)
+
+    def doubt(self, wire: str, payload: bytes | None) -> None:
+        """As ``owe``, but nothing is removed there: only an older value is not believed; see ``_doubts``."""
+        with self.local.lock:
+            self.journal.add(self.doubts.raise_locked(wire, payload), past=True)
+            self._changed_locked(wire)
+
+    def unsure_locked(self, wire: str) -> bool:
+        """Return whether a value under ``wire`` whose load began before now may be older than what was returned."""
+        return wire in self.doubts or self.journal.is_past(wire)
 
     # -- leases
 
@@ -420,7 +408,7 @@ class SecondLevel:
             self.marks.changed_all_locked()
             if home.forked:
                 self.journal = Journal(self.epoch_name)
-                for place in (self.held, self.sealed, self._orphans):
+                for place in (self.held, self.sealed, self._orphans, self.doubts):
                     place.clear()
         home.close()
 
