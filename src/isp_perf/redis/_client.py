@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
+from operator import itemgetter
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -23,13 +24,15 @@ from isp_perf.errors import ConfigurationError
 from isp_perf.redis._errors import UNEXECUTED, settled
 from isp_perf.redis._lane import RETRYABLE, Lane
 from isp_perf.redis._link import LARGE_BYTES
-from isp_perf.redis._pack import pack, pack_get
+from isp_perf.redis._pack import pack, pack_all, pack_get
 from isp_perf.redis._sender import Staged
+from isp_perf.redis._staged import has_error
 from isp_perf.redis._state import LoopState, States
 
 __all__ = ["PipelinedRedis", "Way", "Ways", "decoded", "or_empty", "refused"]
 
 _FAILURES = (*RETRYABLE, ResponseError)
+_NAME = itemgetter(0)
 _PART_ARGUMENTS = 1024
 _MAX_NAMES = 4096  # distinct command names remembered; a program that invents names must not grow without bound
 
@@ -96,9 +99,11 @@ def _parts(commands: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]
         yield [first, *islice(source, max(0, _PART_ARGUMENTS // len(first) - 1))]
 
 
-def _has_error(replies: list[Any]) -> bool:
-    """Return whether there is an exception among replies."""
-    return any(issubclass(kind, Exception) for kind in set(map(type, replies)))
+def _packed(ways: dict[Any, Way], commands: Sequence[tuple[Any, ...]]) -> list[bytes]:
+    """Return the bytes of every command; those of one-word commands are made without a step of Python for each."""
+    if all(way.pack is pack for way in ways.values()):
+        return pack_all(commands)
+    return [ways[args[0]].pack(args) for args in commands]
 
 
 def or_empty(error: Exception, options: dict[str, Any]) -> Any:
@@ -277,24 +282,27 @@ class PipelinedRedis(Redis):
         self, commands: Sequence[tuple[Any, ...]], *, within: float | None = None, idempotent: bool = False
     ) -> list[Any]:
         """Send commands as one batch; the answer holds the server's own replies, an exception for each failure."""
-        ways = [self._ways[args[0]] for args in commands]
-        data = [way.pack(args) for way, args in zip(ways, commands, strict=True)]
+        ways = {name: self._ways[name] for name in set(map(_NAME, commands))}
+
+        def describe(position: int) -> tuple[str, bool]:
+            way = ways[commands[position][0]]
+            return way.name, way.read_only or idempotent
+
+        data = _packed(ways, commands)
         state = await self.states.current()
         lane = state.bulk if self._is_bulky(ways, commands) else state.fast
         deadline = state.loop.time() + (self.states.settings.timeout if within is None else within)
         seen = lane.stats.large_replies
-        replies = await lane.call_many(
-            data, lambda i: (ways[i].name, ways[i].read_only or idempotent), deadline=deadline
-        )
+        replies = await lane.call_many(data, describe, deadline=deadline)
         if lane.stats.large_replies != seen or lane is state.bulk:
-            any(map(self._weigh, ways, commands, replies))
+            any(map(self._weigh, (ways[args[0]] for args in commands), commands, replies))
         return replies
 
-    def _is_bulky(self, ways: list[Way], commands: Sequence[tuple[Any, ...]]) -> bool:
+    def _is_bulky(self, ways: dict[Any, Way], commands: Sequence[tuple[Any, ...]]) -> bool:
         """Return whether one command of a batch has its place on the bulk lane, by name or as learnt."""
-        if any(way.bulk for way in ways):
+        if any(way.bulk for way in ways.values()):
             return True
-        return bool(self._learnt.families) and any(map(self._is_large, ways, commands))
+        return bool(self._learnt.families) and any(self._is_large(ways[args[0]], args) for args in commands)
 
     async def supports(self, name: str) -> bool:
         """Return whether the server has a command; asked once per link."""
@@ -347,7 +355,7 @@ class PipelinedRedis(Redis):
 
     async def shape_all(self, commands: Sequence[Staged], replies: list[Any]) -> list[Any]:
         """Put raw replies into redis-py's shape, in place; exceptions stay as they are."""
-        if _has_error(replies) or not all(self._ways[name].plain for name in {args[0] for args, _ in commands}):
+        if has_error(replies) or not all(self._ways[name].plain for name in {args[0] for args, _ in commands}):
             for i, (args, options) in enumerate(commands):
                 replies[i] = await self._shape_one(self._ways[args[0]], replies[i], options)
         return replies

@@ -1,12 +1,12 @@
 """Commands as bytes, by hiredis; nothing is queued anywhere before this has worked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
 from redis.exceptions import DataError
 
-__all__ = ["pack", "pack_get"]
+__all__ = ["pack", "pack_all", "pack_get"]
 
 _pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
 
@@ -21,6 +21,14 @@ def pack(args: tuple[Any, ...]) -> bytes:
         return _pack(args)
     except TypeError:
         return _pack(tuple(_plain(arg) for arg in args))
+
+
+def pack_all(commands: Sequence[tuple[Any, ...]]) -> list[bytes]:
+    """Return the bytes of many commands; errors as with ``pack``."""
+    try:
+        return list(map(_pack, commands))
+    except TypeError:
+        return list(map(pack, commands))
 
 
 def _plain(arg: Any) -> Any:

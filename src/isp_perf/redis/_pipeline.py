@@ -7,13 +7,14 @@ from redis.asyncio.client import Pipeline
 
 from isp_perf._core.ranges import one_of, whole
 from isp_perf.redis._sender import Sender, Staged
-from isp_perf.redis._staged import raise_lost, unit_commands, unit_replies
+from isp_perf.redis._staged import has_error, raise_lost, unit_commands, unit_replies
 from isp_perf.redis._stream import in_chunks
 
 __all__ = ["LinkPipeline", "PoolPipeline"]
 
 
 # redis-py leaves these methods without annotations.
+_EXECUTE = cast("Any", Pipeline).execute_command
 _IMMEDIATE = cast("Any", Pipeline).immediate_execute_command
 _RAISE_FIRST = cast("Any", Pipeline).raise_first_error
 _RESET = cast("Any", Pipeline).reset
@@ -28,12 +29,20 @@ class LinkPipeline(Pipeline):
         shard_hint: ignored, as in redis-py.
     """
 
+    command_stack: Any
     connection_pool: Any
 
     def __init__(self, client: Sender, transaction: Any = None, shard_hint: str | None = None) -> None:
         wrapped = transaction is None or bool(transaction)
         super().__init__(client.connection_pool, client.response_callbacks, wrapped, shard_hint)
         self._client = client
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Stage a command and return the pipeline; WATCH, and what follows it, runs at once, as in redis-py."""
+        if self.watching or args[0] == "WATCH":
+            return _EXECUTE(self, *args, **options)
+        self.command_stack.append((args, options))
+        return self
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Run WATCH, or a command after it, on the pipeline's own connection."""
@@ -63,10 +72,15 @@ class LinkPipeline(Pipeline):
             replies = await (self._execute_unit(stack) if self._is_unit else self._client.run(stack))
         finally:
             await _RESET(self)
-        raise_lost(replies)
-        if raise_on_error:
-            _RAISE_FIRST(self, stack, replies)
+        self._raise(stack, replies, server_errors=raise_on_error)
         return replies
+
+    def _raise(self, stack: list[Staged], replies: list[Any], *, server_errors: bool) -> None:
+        """Raise the first lost command, else, with ``server_errors``, the server's first error."""
+        if has_error(replies):
+            raise_lost(replies)
+            if server_errors:
+                _RAISE_FIRST(self, stack, replies)
 
     @property
     def _is_unit(self) -> bool:
@@ -120,8 +134,6 @@ class PoolPipeline(LinkPipeline):
         ConfigurationError: ``limit`` or ``on_error`` outside the above.
     """
 
-    command_stack: Any
-
     def __init__(self, client: Sender, *, limit: int, on_error: str, transaction: bool) -> None:
         whole("limit", limit, least=1, most=100_000)
         one_of("on_error", on_error, ("raise", "collect"))
@@ -145,8 +157,7 @@ class PoolPipeline(LinkPipeline):
         self.command_stack = []
         replies = await self._execute_chunks(stack)
         if raise_on_error:
-            raise_lost(replies)
-            _RAISE_FIRST(self, stack, replies)
+            self._raise(stack, replies, server_errors=True)
         return replies
 
     async def _execute_chunks(self, stack: list[Staged]) -> list[Any]:

@@ -9,7 +9,12 @@ from redis.exceptions import ExecAbortError, ResponseError, WatchError
 from isp_perf.errors import RemoteError
 from isp_perf.redis._sender import Staged
 
-__all__ = ["raise_lost", "unit_commands", "unit_replies"]
+__all__ = ["has_error", "raise_lost", "unit_commands", "unit_replies"]
+
+
+def has_error(replies: list[Any]) -> bool:
+    """Return whether there is an exception among replies."""
+    return any(issubclass(kind, Exception) for kind in set(map(type, replies)))
 
 
 def raise_lost(replies: list[Any]) -> None:
