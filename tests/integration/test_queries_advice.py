@@ -80,3 +80,51 @@ def test_partial_and_covering_indexes_and_what_nothing_needs(postgres_url):
         assert found["DROP INDEX idle"].reason == "unused"
     handle.remove()
     engine.dispose()
+
+
+class Versao(Base):
+    __tablename__ = "versoes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transacao: Mapped[int]
+
+
+class Taxa(Base):
+    __tablename__ = "taxa de 100%"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    grupo: Mapped[int] = mapped_column("% do grupo")
+
+
+@pytest.fixture
+def plain(postgres_url):
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    engine = create_engine(postgres_url.replace("+asyncpg", "+psycopg"))
+    Base.metadata.create_all(engine)
+    handle = install(engine, batching="off")
+    yield engine
+    handle.remove()
+    engine.dispose()
+
+
+def test_an_index_that_cannot_be_made_is_left_out(plain, caplog):
+    """A type that no index can order gets no advice but a line in the log, and the transaction goes on."""
+    with Session(plain) as session:
+        session.execute(text("ALTER TABLE versoes ALTER transacao TYPE xid USING transacao::text::xid"))
+        session.execute(select(Versao.id).where(Versao.transacao == 7)).all()
+        assert suggest_indexes(session, scratch=True) == []
+        assert "an index could not be tried (UndefinedObject): CREATE INDEX ix_versoes_transacao" in caplog.text
+        (guess,) = suggest_indexes(session)
+        assert (guess.ddl, guess.verified) == ("CREATE INDEX ix_versoes_transacao ON versoes (transacao)", False)
+        assert session.scalar(text("SELECT 1")) == 1
+
+
+def test_a_percent_sign_in_a_name_stays_one(plain):
+    """What is tried, and printed, is what a console takes, though the driver wants the sign doubled."""
+    with Session(plain) as session:
+        session.execute(text('INSERT INTO "taxa de 100%" SELECT n, n FROM generate_series(1, 20000) n'))
+        session.execute(select(Taxa.id).where(Taxa.grupo == 7)).all()
+        (advice,) = suggest_indexes(session, scratch=True)
+        assert advice.ddl == 'CREATE INDEX "ix_taxa de 100%_% do grupo" ON "taxa de 100%" ("% do grupo")'
+        assert advice.verified
+        assert advice.alembic == "op.create_index('ix_taxa de 100%_% do grupo', 'taxa de 100%', ['% do grupo'])"
+        session.connection().exec_driver_sql(advice.ddl, execution_options={"no_parameters": True})
+        assert inspect(session.connection()).get_indexes("taxa de 100%")[0]["column_names"] == ["% do grupo"]

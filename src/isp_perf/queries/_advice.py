@@ -11,8 +11,7 @@ from sqlalchemy.orm import Session, scoped_session
 from isp_perf._core.index_rules import Candidate, Existing, Need, candidates, commonness, redundant, serves, takes_in
 from isp_perf.errors import ConfigurationError
 from isp_perf.queries._advice_catalog import indexes_of, unused_names
-from isp_perf.queries._advice_needs import needs_of
-from isp_perf.queries._advice_plans import Plan, plan_of, taken_back
+from isp_perf.queries._advice_plans import AS_WRITTEN, Plan, plan_of, taken_back
 from isp_perf.queries._advice_texts import create_texts, drop_texts, name_for
 from isp_perf.queries._colours import run
 from isp_perf.queries._watch import LOG, WATCHES, Watch
@@ -122,7 +121,7 @@ class _Advisor:
         self.connection = connection
         self.scratch = scratch
         self.indexes: dict[Table, list[Existing]] = {}
-        seen = [(text, need) for compiled, text in list(watch.observed.values()) for need in needs_of(compiled)]
+        seen = [(text, need) for text, needs in list(watch.observed.values()) for need in needs]
         for table in dict.fromkeys(need.table for _, need in seen):
             self._learn(table)
         self.seen = [(text, need) for text, need in seen if need.table in self.indexes]
@@ -177,7 +176,7 @@ class _Advisor:
         ddl = create_texts(candidate, name, self.connection.dialect)[0]
         try:
             with taken_back(self.connection):
-                self.connection.exec_driver_sql(ddl)
+                self.connection.exec_driver_sql(ddl, execution_options=AS_WRITTEN)
                 plan = plan_of(self.connection, text)
         except DBAPIError as error:
             LOG.warning("an index could not be tried (%s): %s", type(error.orig).__name__, ddl)

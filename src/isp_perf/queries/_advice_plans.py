@@ -11,10 +11,11 @@ from sqlalchemy.exc import DBAPIError
 
 from isp_perf.queries._slow import preparable
 
-__all__ = ["Plan", "plan_of", "taken_back"]
+__all__ = ["AS_WRITTEN", "Plan", "plan_of", "taken_back"]
 
 _GENERIC = (12, 0)
-_UNBOUND = {"no_parameters": True}
+AS_WRITTEN = {"no_parameters": True}
+"""For statements in which a percent sign is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,14 @@ def _of_sqlite(connection: Connection, text: str) -> Plan:
 
 
 def _of_postgresql(connection: Connection, text: str) -> Plan:
-    numbered, values = preparable(text)
+    numbered, values = preparable(text, connection.dialect)
     orders = ("SET LOCAL plan_cache_mode = force_generic_plan", f"PREPARE isp_perf_advice AS {numbered}")
     for order in orders:
-        connection.exec_driver_sql(order, execution_options=_UNBOUND)
+        connection.exec_driver_sql(order, execution_options=AS_WRITTEN)
     try:
         asked = "EXPLAIN (FORMAT JSON) EXECUTE isp_perf_advice" + (f"({values})" if values else "")
-        answer: Any = connection.exec_driver_sql(asked, execution_options=_UNBOUND).scalar()
+        answer: Any = connection.exec_driver_sql(asked, execution_options=AS_WRITTEN).scalar()
     finally:
-        connection.exec_driver_sql("DEALLOCATE isp_perf_advice", execution_options=_UNBOUND)
+        connection.exec_driver_sql("DEALLOCATE isp_perf_advice", execution_options=AS_WRITTEN)
     plan: Any = json.loads(answer) if isinstance(answer, str) else answer
     return Plan(json.dumps(plan), float(plan[0]["Plan"]["Total Cost"]))

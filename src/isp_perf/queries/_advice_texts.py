@@ -30,6 +30,7 @@ def name_for(candidate: Candidate, taken: set[str]) -> str:
 def create_texts(candidate: Candidate, name: str, dialect: Any) -> tuple[str, str]:
     """Return ``CREATE INDEX`` and the Alembic line that does the same."""
     schema, table = candidate.table
+    dialect = _as_written(dialect)
     quote = dialect.identifier_preparer.quote
     options: dict[str, Any] = {}
     said = _in_schema(schema)
@@ -45,6 +46,11 @@ def create_texts(candidate: Candidate, name: str, dialect: Any) -> tuple[str, st
         f"sa.text({quote(each) + ' DESC'!r})" if down else repr(each) for each, down in candidate.columns
     )
     return ddl, f"op.create_index({name!r}, {table!r}, [{columns}]{said})"
+
+
+def _as_written(dialect: Any) -> Any:
+    """Return a dialect that writes a percent sign as one: drivers that format their statements have it doubled."""
+    return type(dialect)(paramstyle="named")
 
 
 def _in_schema(schema: str | None) -> str:
@@ -66,6 +72,7 @@ def _table(candidate: Candidate) -> Table:
 def drop_texts(table: tuple[str | None, str], name: str, dialect: Any) -> tuple[str, str]:
     """Return ``DROP INDEX`` and the Alembic line that does the same."""
     schema, plain = table
+    dialect = _as_written(dialect)
     made = Table(plain, MetaData(), Column("x", Integer), schema=schema)
     ddl = str(DropIndex(Index(name, made.c.x)).compile(dialect=dialect)).strip()
     said = _in_schema(schema)

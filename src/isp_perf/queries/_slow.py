@@ -126,16 +126,16 @@ def _asking(engine: Engine, text: str) -> list[tuple[str, tuple[None, ...]]] | N
     if dialect.name == "sqlite" and engine.url.database and "memory" not in str(engine.url):
         return [(f"EXPLAIN QUERY PLAN {text}", (None,) * text.count("?"))]
     if dialect.name == "postgresql" and dialect.server_version_info >= _GENERIC:
-        numbered, values = preparable(text)
+        numbered, values = preparable(text, dialect)
         asked = f"EXPLAIN EXECUTE isp_perf_slow({values})" if values else "EXPLAIN EXECUTE isp_perf_slow"
         return [*_BEFORE, (f"PREPARE isp_perf_slow AS {numbered}", ()), (asked, ())]
     return None
 
 
-def preparable(text: str) -> tuple[str, str]:
-    """Return a statement of any driver with its parameters numbered, for PREPARE, and a list of as many NULLs."""
+def preparable(text: str, dialect: Any) -> tuple[str, str]:
+    """Return a statement of a driver with its parameters numbered, for PREPARE, and a list of as many NULLs."""
     numbers: dict[str, int] = {}
     numbered = _NAMED.sub(lambda match: f"${numbers.setdefault(match[1], len(numbers) + 1)}", text)
-    if numbers:
+    if dialect.paramstyle in {"format", "pyformat"}:
         numbered = numbered.replace("%%", "%")
     return numbered, ", ".join(["NULL"] * max(map(int, _NUMBERED.findall(numbered)), default=0))

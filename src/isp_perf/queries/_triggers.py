@@ -4,7 +4,7 @@ import re
 from typing import Any, Final
 
 from sqlalchemy import MetaData
-from sqlalchemy.dialects.postgresql import dialect
+from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from isp_perf.errors import ConfigurationError
 
@@ -54,8 +54,8 @@ def invalidation_ddl(metadata: MetaData, *, channel: str = CHANNEL) -> str:
         ConfigurationError: ``channel`` is no plain name.
     """
     require_channel(channel)
-    postgresql: Any = dialect
-    quote = postgresql().identifier_preparer.format_table
+    dialect: Any = PGDialect
+    quote = dialect(paramstyle="named").identifier_preparer.format_table  # others may write a percent sign twice
     parts = [_FUNCTION.format(channel=channel)]
     for table in metadata.sorted_tables:
         if "isp_tables" not in table.info:

@@ -15,8 +15,10 @@ from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Engine, event
 
+from isp_perf._core.index_rules import Need
 from isp_perf._core.query_findings import Entry, Finding
 from isp_perf.errors import NPlusOneError
+from isp_perf.queries._advice_needs import needs_of
 from isp_perf.queries._compat import go_first
 from isp_perf.queries._scopes import CURRENT, Mark, Scope, fingerprint_of
 from isp_perf.queries._slow import SlowLog
@@ -64,7 +66,7 @@ class Watch:
     )
 
     engine: Engine
-    observed: dict[str, tuple[Any, str]]
+    observed: dict[str, tuple[str, list[Need]]]
     sites: dict[tuple[str, str, str, int], int]
     stats: QueryStats
 
@@ -75,7 +77,7 @@ class Watch:
         self.budget: int | None = None
         self.slow: SlowLog | None = None
         self.sites = {}  # (kind, path, file, line) -> findings, of the first sites only
-        self.observed = {}  # compiled text -> the compiled statement and the text sent, for index advice
+        self.observed = {}  # compiled text -> the text sent and what it asks of indexes, without values
         self.handle: Any = None  # what install() returned, kept alive with the engine
         self._seen: dict[tuple[str, int, str], float] = {}
         self._unread: dict[tuple[str, int, str], int] = {}
@@ -99,7 +101,7 @@ class Watch:
     def _run(self, name: str, *call: Any) -> bool:
         """Execute one statement in the driver's place, between two looks at the clock."""
         context = call[-1]
-        self._observe(call[1], context.compiled)
+        self._observe(call[1], context)
         scope = CURRENT.get()
         if scope is None and (scope := self._of_checkout(context)) is None:
             return self._time(name, call)
@@ -119,10 +121,12 @@ class Watch:
             self._add(call, spent)
         return True
 
-    def _observe(self, text: str, compiled: Any) -> None:
-        """Keep the first statements, one of each text, for index advice."""
-        if compiled is not None and compiled.string not in self.observed and len(self.observed) < _TEXTS_KEPT:
-            self.observed[compiled.string] = compiled, text
+    def _observe(self, text: str, context: Any) -> None:
+        """Keep what the first statements, one of each text, ask of indexes."""
+        compiled, observed = context.compiled, self.observed
+        seen = compiled is None or compiled.string in observed or context.isddl
+        if not seen and len(observed) < _TEXTS_KEPT:
+            observed[compiled.string] = text, needs_of(compiled)
 
     def _time(self, name: str, call: tuple[Any, ...]) -> bool:
         """Execute a statement for which no scope is open, if it is of interest whether it is slow."""

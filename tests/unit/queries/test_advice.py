@@ -1,12 +1,16 @@
 """`suggest_indexes` on SQLite: what is advised, and what is not."""
 
+import gc
+
 import pytest
 from sqlalchemy import ForeignKey, Index, create_engine, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.schema import CreateTable
 
 from isp_perf.errors import ConfigurationError
 from isp_perf.queries import install, suggest_indexes
+from isp_perf.queries._watch import WATCHES
 
 
 class Base(DeclarativeBase):
@@ -115,3 +119,15 @@ async def test_an_async_session_is_awaited():
         assert advice.verified
     handle.remove()
     await engine.dispose()
+
+
+def test_what_was_seen_is_kept_without_values(session):
+    """Of each statement its text and the names it asks an index for are kept, nothing that was bound; and no DDL."""
+    session.scalars(LIST.where(Conversa.codigo == "a secret")).all()
+    session.execute(CreateTable(Conversa.__table__, if_not_exists=True))
+    (watch,) = WATCHES
+    ((sent, needs),) = watch.observed.values()
+    assert "conversas.codigo = ?" in sent
+    assert [(need.table, need.equal) for need in needs] == [((None, "conversas"), ("status", "codigo"))]
+    assert "secret" not in repr(watch.observed)
+    assert {type(each) for each in gc.get_referents(needs[0])} <= {tuple, str, bool, type(None), type}
