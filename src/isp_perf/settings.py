@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from isp_perf.errors import ConfigurationError
+from isp_perf.metrics._naming import Naming, checked
 from isp_perf.redis import RedisSettings
 
 __all__ = ["Settings", "SettingsError"]
@@ -61,6 +62,8 @@ class Settings:
         secret: keys of 16 or more bytes that seal cached values in Redis: the first one signs, all are accepted;
             default none: damage and mix-ups are found, forgery is not.
         share_circuits: whether the circuits of all processes open, probe and close together over Redis; default false.
+        naming: further names that ``/metrics`` shows the figures under, ``"micrometer"``, ``"resilience4j"`` or both,
+            so that published Grafana boards find them; default none.
 
     Raises:
         SettingsError: a field is out of its range; all of them are named.
@@ -78,6 +81,7 @@ class Settings:
     ops: str = "/"
     secret: tuple[bytes, ...] = ()
     share_circuits: bool = False
+    naming: tuple[Naming, ...] = ()
 
     def __post_init__(self) -> None:
         problems = [problem for check in _CHECKS if (problem := check(self)) is not None]
@@ -90,7 +94,8 @@ class Settings:
 
         The variables are ``REDIS_URL``, ``REDIS_CLUSTER_NODES``, ``REDIS_SENTINELS``, ``DATABASE_URL``, and
         ``ISP_PERF_`` plus ``NAMESPACE``, ``SCHEMA``, ``CACHE_MAX_ENTRIES``, ``CACHE_TTL``, ``CACHE_AUDIT``,
-        ``COMPRESSION``, ``COMPRESSION_MINIMUM_SIZE``, ``OPS``, ``SECRET`` (several keys are joined by commas) and ``SHARE_CIRCUITS``.
+        ``COMPRESSION``, ``COMPRESSION_MINIMUM_SIZE``, ``OPS``, ``SECRET``, ``SHARE_CIRCUITS`` and ``NAMING``; several
+        keys of ``SECRET`` or names of ``NAMING`` are joined by commas.
         No input makes it raise anything but ``SettingsError``.
 
         Args:
@@ -117,6 +122,7 @@ class Settings:
             "ops": reader.text("OPS"),
             "secret": reader.keys("SECRET"),
             "share_circuits": reader.switch("SHARE_CIRCUITS"),
+            "naming": reader.words("NAMING"),
         }
         return reader.built(cls, {name: value for name, value in values.items() if value is not None})
 
@@ -126,6 +132,7 @@ class Settings:
             "redis": repr(self.redis),
             "database_url": None if self.database_url is None else _masked(self.database_url),
             **{name: getattr(self, name) for name in _PLAIN},
+            "naming": list(self.naming),
             "secret": _HIDDEN if self.secret else None,
         }
 
@@ -167,8 +174,13 @@ class _Reader:
 
     def keys(self, name: str) -> tuple[bytes, ...] | None:
         """Return a variable as keys, which commas separate."""
+        words = self.words(name)
+        return None if words is None else tuple([word.encode() for word in words])
+
+    def words(self, name: str) -> tuple[str, ...] | None:
+        """Return a variable as words, which commas separate."""
         text = self.text(name)
-        return None if text is None else tuple([part.strip().encode() for part in text.split(",")])
+        return None if text is None else tuple([part.strip() for part in text.split(",")])
 
     def number(self, name: str, kind: type[int] | type[float]) -> float | None:
         """Return a variable as a number."""
@@ -290,6 +302,14 @@ def _share_circuits(settings: Settings) -> ConfigurationError | None:
     return ConfigurationError("share_circuits", value=True, rule="circuits are shared over Redis", fix="set REDIS_URL")
 
 
+def _naming(settings: Settings) -> ConfigurationError | None:
+    try:
+        checked(settings.naming)
+    except ConfigurationError as error:
+        return ConfigurationError("naming", _short(str(error.value)), error.rule, error.fix)
+    return None
+
+
 _CHECKS: Final = (
     _namespace,
     _schema,
@@ -300,4 +320,5 @@ _CHECKS: Final = (
     _ops,
     _secret,
     _share_circuits,
+    _naming,
 )

@@ -117,7 +117,7 @@ class Toolkit:
             auth: who may see the monitoring endpoints; see ``OpsApp``.
             checks: further dependencies for ``/health``; see ``OpsApp``.
         """
-        monitoring = OpsApp(self, auth=auth, dashboard=dashboard, checks=checks)
+        monitoring = OpsApp(self, auth=auth, dashboard=dashboard, checks=checks, naming=self.settings.naming)
         return WrappedApp(self, app, monitoring, ops=self.settings.ops if ops is None else ops)
 
     async def start(self) -> None:
@@ -175,8 +175,11 @@ class WrappedApp:
             await self._outer(scope, receive, send)
 
     async def start(self) -> None:
-        """Start the toolkit, then what the monitoring keeps fresh."""
+        """Start the toolkit, on which the application's own startup may rely."""
         await self._toolkit.start()
+
+    async def started(self) -> None:
+        """Start what the monitoring keeps fresh, which may rely on the application's own startup."""
         await self._monitoring.start()
 
     async def aclose(self) -> None:
@@ -252,11 +255,10 @@ class _Lifespan:
         return message
 
     async def _after(self, message: Message) -> None:
-        """Stop the toolkit after the application has ended."""
+        """Start the monitoring after the application, and stop everything after the application has ended."""
         kind = message["type"].removeprefix("lifespan.").removesuffix(".complete")
         self._answered.add(kind)
-        if kind != "startup":
-            await self._around.aclose()
+        await (self._around.started() if kind == "startup" else self._around.aclose())
         await self._send(message)
 
     async def _go_on(self) -> None:

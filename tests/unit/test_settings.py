@@ -11,7 +11,7 @@ from isp_perf.errors import ConfigurationError
 from isp_perf.settings import Settings, SettingsError
 
 NAMES = ["NAMESPACE", "SCHEMA", "CACHE_MAX_ENTRIES", "CACHE_TTL", "COMPRESSION", "COMPRESSION_MINIMUM_SIZE", "OPS"]
-NAMES += ["CACHE_AUDIT", "SECRET", "SHARE_CIRCUITS"]
+NAMES += ["CACHE_AUDIT", "SECRET", "SHARE_CIRCUITS", "NAMING"]
 VARIABLES = [f"ISP_PERF_{name}" for name in NAMES]
 VARIABLES += ["REDIS_URL", "REDIS_CLUSTER_NODES", "REDIS_SENTINELS", "DATABASE_URL"]
 
@@ -38,8 +38,10 @@ def test_every_variable_is_read():
             "ISP_PERF_OPS": "/ops",
             "ISP_PERF_SECRET": "a-key-of-sixteen-bytes, an-older-key-of-as-many",
             "ISP_PERF_SHARE_CIRCUITS": "on",
+            "ISP_PERF_NAMING": "micrometer, resilience4j",
         }
     )
+    assert settings.naming == ("micrometer", "resilience4j")
     assert settings.secret == (b"a-key-of-sixteen-bytes", b"an-older-key-of-as-many")
     assert settings.share_circuits
     assert settings.redis.url == "redis://localhost:6379/0"

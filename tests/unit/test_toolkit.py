@@ -135,12 +135,8 @@ class Server:
         self.sent.append(message["type"])
 
 
-async def dashboard_figures():
-    return {"total_conversations": 3}
-
-
 async def test_the_lifespan_runs_around_the_applications():
-    """Ours starts before the application's and ends after it; the dashboard is warm in between."""
+    """Ours starts before the application's and ends after it; the dashboard, which may need both, is warm after it."""
     order = []
 
     async def application(scope, receive, send):
@@ -149,8 +145,11 @@ async def test_the_lifespan_runs_around_the_applications():
             order.append(message["type"])
             await send({"type": f"{message['type']}.complete"})
 
-    toolkit = Toolkit()
-    wrapped = toolkit.wrap(application, dashboard=dashboard_figures)
+    async def figures():
+        order.append("figures")
+        return {"total_conversations": 3}
+
+    wrapped = Toolkit().wrap(application, dashboard=figures)
     start, close = wrapped.start, wrapped.aclose
 
     async def noted_start():
@@ -164,7 +163,7 @@ async def test_the_lifespan_runs_around_the_applications():
     wrapped.start, wrapped.aclose = noted_start, noted_close
     server = Server()
     await wrapped({"type": "lifespan"}, server.receive, server.send)
-    assert order == ["start", "lifespan.startup", "lifespan.shutdown", "close"]
+    assert order == ["start", "lifespan.startup", "figures", "lifespan.shutdown", "close"]
     assert server.sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
