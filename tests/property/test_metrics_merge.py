@@ -5,8 +5,8 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isp_perf.metrics._segment import Encoder, decode, read_schema
-from isp_perf.metrics._snapshot import Column, Snapshot, Spec, merge_snapshots, without
+from isp_perf.metrics._segment import Encoder, Reading, decode, read_schema
+from isp_perf.metrics._snapshot import Column, Merger, Snapshot, Spec, Steady, merge_snapshots, without
 
 COUNTER = Spec("n_total", "counter", "N.", ("queue",))
 HISTOGRAM = Spec("took_seconds", "histogram", "Took.", ("queue",), bounds=(1, 2))
@@ -53,6 +53,25 @@ def test_merging_has_no_order_and_no_grouping(parts, chance):
     cut = chance.randrange(len(parts) + 1)
     halves = [merge_snapshots(half) for half in (parts[:cut], parts[cut:]) if half]
     assert totals(merge_snapshots(halves)) == whole
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 2), snapshots()), min_size=2, max_size=8))
+def test_what_is_kept_of_the_last_time_changes_nothing(rounds):
+    """Workers that publish again and again, some with equal figures, give what a first reading of all would give."""
+    merge = Merger()
+    workers = [(Steady(), Encoder()) for _ in range(3)]
+    layouts, before, fresh = {}, {}, {}
+    for index, new in rounds:
+        steady, encoder = workers[index]
+        written = encoder.encode(Snapshot(steady.columns(new.columns), new.time_ns))
+        layout = layouts.setdefault(encoder.schema, read_schema(encoder.schema))
+        read = decode(layout, written, time_ns=new.time_ns, before=before.get(index))
+        before[index] = Reading("", 0, read, layout, written)
+        fresh[index] = decode(read_schema(encoder.schema), written, time_ns=new.time_ns)
+        parts = [reading.snapshot for reading in before.values()]
+        kept, anew = merge(parts), merge_snapshots(list(fresh.values()))
+        assert repr(kept.columns) == repr(anew.columns)
 
 
 @settings(deadline=None)

@@ -57,30 +57,43 @@ def negotiate(accept: str, *, protobuf: bool = True) -> Format:
     """
     best, best_quality = Format(), 0.0
     for part in accept.split(","):
-        media, *parameters = (piece.strip() for piece in part.split(";"))
-        options = {
-            name.strip().lower(): text.strip(' "') for name, _, text in (item.partition("=") for item in parameters)
-        }
-        offered = _offered(media.lower(), options)
+        media, options = _read(part)
+        offered = _offered(media, options)
         quality = _quality(options.get("q", "1"))
         if offered is not None and quality > best_quality and (protobuf or offered.syntax != "protobuf"):
             best, best_quality = offered, quality
     return best
 
 
+def _read(part: str) -> tuple[str, dict[str, str]]:
+    """Return the media type and the parameters of one part of the header."""
+    media, *parameters = (piece.strip() for piece in part.split(";"))
+    pairs = (item.partition("=") for item in parameters)
+    return media.lower(), {name.strip().lower(): text.strip(' "') for name, _, text in pairs}
+
+
 def _offered(media: str, options: Mapping[str, str]) -> Format | None:
     version = options.get("version", "").partition(".")[0]
-    asked = options.get("escaping", UNDERSCORES)
-    escaping = asked if asked in SCHEMES else UNDERSCORES
+    escaping = _escaping(options)
     if media == _PROTOBUF:
-        # Without ``escaping`` the reader knows no other names than classic ones, and no such parameter either.
-        known = _PROTOBUF_OPTIONS.items() <= options.items()
-        return Format("protobuf", "1.0.0" if "escaping" in options else "0.0.4", escaping) if known else None
+        return _protobuf(options, escaping)
     if media == "application/openmetrics-text":
         return Format("openmetrics", "1.0.0", escaping) if version in {"", "0", "1"} else None
     if media == "text/plain" and version == "1":
         return Format("text", "1.0.0", escaping)
     return Format() if media in _ANY_TEXT and version in {"", "0"} else None
+
+
+def _protobuf(options: Mapping[str, str], escaping: str) -> Format | None:
+    if not _PROTOBUF_OPTIONS.items() <= options.items():
+        return None
+    # Who does not say ``escaping`` knows classic names only, and no such parameter either.
+    return Format("protobuf", "1.0.0" if "escaping" in options else "0.0.4", escaping)
+
+
+def _escaping(options: Mapping[str, str]) -> str:
+    asked = options.get("escaping", UNDERSCORES)
+    return asked if asked in SCHEMES else UNDERSCORES
 
 
 def _quality(text: str) -> float:

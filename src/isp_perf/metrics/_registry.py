@@ -15,7 +15,7 @@ from isp_perf.metrics._group import has_siblings
 from isp_perf.metrics._instruments import Counter, Family, Gauge, Histogram, LeftOut
 from isp_perf.metrics._lag import LoopWatch
 from isp_perf.metrics._names import valid_labels, valid_name
-from isp_perf.metrics._snapshot import Column, Merge, Readings, Snapshot, Spec, labelled, without
+from isp_perf.metrics._snapshot import Column, Merge, Readings, Snapshot, Spec, Steady, labelled, without
 
 __all__ = ["ERRORS", "OVERFLOWED", "Exchange", "MetricRegistry", "Scope", "registry"]
 
@@ -87,6 +87,7 @@ class MetricRegistry:
         self.loops = LoopWatch()
         self.forked: weakref.WeakSet[Forked] = weakref.WeakSet()
         self._joined = threading.Event()
+        self._steady = Steady()
         self._baseline: Snapshot | None = None
         self._lock = threading.RLock()
         self._names: dict[str, str] = {}
@@ -222,7 +223,10 @@ class MetricRegistry:
         snapshot = Snapshot(columns, time.time_ns(), exemplars)
         spent = time.perf_counter_ns() - began
         self.overhead_ns += spent
-        return snapshot if self._baseline is None else without(snapshot, self._baseline)
+        if self._baseline is not None:
+            snapshot = without(snapshot, self._baseline)
+        snapshot.columns = self._steady.columns(snapshot.columns)
+        return snapshot
 
     def share(self) -> None:
         """Join the other workers of this server, in a thread of its own; the first request does this by itself.

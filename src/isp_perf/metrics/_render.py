@@ -69,12 +69,14 @@ class _Block:
 class _Kept:
     """A family as it was written last."""
 
-    __slots__ = ("blocks", "column", "header", "keys", "written")
+    __slots__ = ("blocks", "column", "header", "keys", "spec", "style", "written")
 
-    def __init__(self, keys: list[Key], header: bytes, blocks: list[_Block]) -> None:
-        self.keys = keys
-        self.header = header
-        self.blocks = blocks
+    def __init__(self, column: Column, chosen: Format) -> None:
+        self.spec = column.spec
+        self.keys = column.keys
+        self.style = _STYLES[chosen.syntax]
+        self.header = self.style.header(column.spec, chosen)
+        self.blocks: list[_Block] = []
         self.column: Column | None = None
         self.written = b""
 
@@ -104,33 +106,35 @@ class Renderer:
         return b"".join(pieces)
 
     def _family(self, column: Column, chosen: Format, exemplars: Mapping[Key, Mapping[int, Exemplar]]) -> bytes:
-        style = _STYLES[chosen.syntax]
         place = (column.spec.name, chosen)
         kept = self._kept.get(place)
         if kept is None or kept.keys is not column.keys:
-            kept = self._kept[place] = self._begun(column, style, chosen)
+            kept = self._kept[place] = self._begun(column, chosen)
         elif kept.column is column and not exemplars:
             return kept.written
         for block in kept.blocks:
-            rows = _rows(column, block, exemplars)
-            if block.seen != rows:
-                self._pause(len(rows.values) * (_HISTOGRAM_ROWS if rows.examples else 1))
-                block.written = style.fill(column.spec, block.frame, rows)
-                block.seen = rows
-        kept.written = style.family(kept.header, [block.written for block in kept.blocks])
+            self._update(kept, block, _rows(column, block, exemplars))
+        kept.written = kept.style.family(kept.header, [block.written for block in kept.blocks])
         kept.column = None if exemplars else column
         return kept.written
 
-    def _begun(self, column: Column, style: Style, chosen: Format) -> _Kept:
+    def _begun(self, column: Column, chosen: Format) -> _Kept:
         """Return the parts of a family that stay as long as its keys do."""
+        kept = _Kept(column, chosen)
         spec, keys = column.spec, column.keys
         rows = 1 if spec.kind == "histogram" else _BLOCK_ROWS
-        blocks: list[_Block] = []
         for start in range(0, len(keys), rows):
             some = keys[start : start + rows]
             self._pause(_FRAME_ROWS * len(some))
-            blocks.append(_Block(start, start + rows, style.frame(spec, some, chosen)))
-        return _Kept(keys, style.header(spec, chosen), blocks)
+            kept.blocks.append(_Block(start, start + rows, kept.style.frame(spec, some, chosen)))
+        return kept
+
+    def _update(self, kept: _Kept, block: _Block, rows: Rows) -> None:
+        """Write a block anew if its values have changed."""
+        if block.seen != rows:
+            self._pause(len(rows.values) * (_HISTOGRAM_ROWS if rows.examples else 1))
+            block.written = kept.style.fill(kept.spec, block.frame, rows)
+            block.seen = rows
 
     def _pause(self, rows: int) -> None:
         """Let other threads run before so many rows are written, if enough were written since the last time."""

@@ -17,7 +17,6 @@ import fcntl
 import json
 import os
 import struct
-from array import array
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from itertools import chain
@@ -48,11 +47,24 @@ class Layout(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What one file said: whose figures, since when they were being read (monotonic ns), and the figures."""
+    """What one file said: whose figures, since when they were being read (monotonic ns), and the figures.
+
+    ``layout`` and ``values`` are what they were read from.
+    """
 
     epoch: str
     started: int
     snapshot: Snapshot
+    layout: Layout
+    values: bytes
+
+
+class _Packed(NamedTuple):
+    """A column's values as bytes, and their type code."""
+
+    column: Column
+    code: str
+    values: bytes
 
 
 class Encoder:
@@ -60,35 +72,41 @@ class Encoder:
 
     def __init__(self) -> None:
         self._kept: list[tuple[Spec, list[Key], str]] = []
+        self._packed: dict[str, _Packed] = {}
         self.schema = _dump([])
 
     def encode(self, snapshot: Snapshot) -> bytes:
-        """Return the values of ``snapshot``; ``schema`` then says what they are."""
-        shape: list[tuple[Spec, list[Key], str]] = []
-        integers, floats = array("q"), array("d")
-        for column in snapshot.columns.values():
-            part = _numbers(column)
-            (integers if part.typecode == "q" else floats).extend(part)
-            shape.append((column.spec, column.keys, part.typecode))
+        """Return the values of ``snapshot``; ``schema`` then says what they are.
+
+        A column that is the very one of the last time is not packed again.
+        """
+        self._packed = {name: self._pack(column) for name, column in snapshot.columns.items()}
+        packed = self._packed.values()
+        shape = [(one.column.spec, one.column.keys, one.code) for one in packed]
         if shape != self._kept:
             self._kept = shape
             self.schema = _dump([[*_definition(spec), code, keys] for spec, keys, code in shape])
-        return integers.tobytes() + floats.tobytes()
+        return b"".join([one.values for code in "qd" for one in packed if one.code == code])
 
     def layout(self) -> Layout:
         """Return the layout of what was encoded last, with the very lists of keys it came with."""
         families = [(spec, keys, code, _width(spec)) for spec, keys, code in self._kept]
         return _measured(families)
 
+    def _pack(self, column: Column) -> _Packed:
+        last = self._packed.get(column.spec.name)
+        return last if last is not None and last.column is column else _Packed(column, *_numbers(column))
 
-def _numbers(column: Column) -> "array[Any]":
+
+def _numbers(column: Column) -> tuple[str, bytes]:
     """Return a column's values as whole numbers, or as floats for gauges and for counters that need them."""
+    values = list(chain.from_iterable(column.values)) if column.spec.kind == "histogram" else column.values
     if column.spec.kind != "gauge":
         try:
-            return array("q", _flat(column))
-        except (TypeError, OverflowError):  # a counter that was given fractions, or outgrew 64 bits
+            return "q", struct.pack(f"={len(values)}q", *values)  # half the time of an array
+        except struct.error:  # a counter that was given fractions, or outgrew 64 bits
             pass
-    return array("d", _flat(column))
+    return "d", struct.pack(f"={len(values)}d", *values)
 
 
 def _width(spec: Spec) -> int:
@@ -105,10 +123,6 @@ def _measured(families: Iterable[tuple[Spec, list[Key], str, int]]) -> Layout:
         count = width * len(keys)
         sizes[code] += count
     return Layout(listed, sizes["q"], sizes["d"])
-
-
-def _flat(column: Column) -> Iterable[Any]:
-    return chain.from_iterable(column.values) if column.spec.kind == "histogram" else column.values
 
 
 def _definition(spec: Spec) -> list[Any]:
@@ -152,20 +166,21 @@ def read_schema(schema: bytes) -> Layout:
     return _measured(families)
 
 
-def decode(layout: Layout, values: bytes, notes: bytes = b"", *, time_ns: int = 0) -> Snapshot:
-    """Return the snapshot that was encoded."""
-    cut = layout.integers * _WORD
-    numbers: dict[str, list[Any]] = {}
-    for code, part in (("q", values[:cut]), ("d", values[cut : cut + layout.floats * _WORD])):
-        decoded: array[Any] = array(code)
-        decoded.frombytes(part)
-        numbers[code] = decoded.tolist()
-    places = {"q": 0, "d": 0}
+def decode(
+    layout: Layout, values: bytes, notes: bytes = b"", *, time_ns: int = 0, before: Reading | None = None
+) -> Snapshot:
+    """Return the snapshot that was encoded; a column whose bytes are those of ``before`` is the very one of then."""
+    known = before if before is not None and before.layout is layout else None
+    places = {"q": 0, "d": layout.integers * _WORD}
     columns: dict[str, Column] = {}
     for spec, keys, code, width in layout.families:
         start = places[code]
-        end = places[code] = start + width * len(keys)
-        row = numbers[code][start:end]
+        end = places[code] = start + width * len(keys) * _WORD
+        part = values[start:end]
+        if known is not None and part == known.values[start:end]:
+            columns[spec.name] = known.snapshot.columns[spec.name]
+            continue
+        row = list(struct.unpack(f"={len(part) // _WORD}{code}", part))
         columns[spec.name] = Column(spec, keys, row if spec.kind != "histogram" else list(_chunks(row, width)))
     return Snapshot(columns, time_ns, _exemplars(notes))
 
@@ -261,8 +276,13 @@ class SegmentReader:
             self._layouts.clear()
         self._layouts[blake2b(schema, digest_size=16).digest()] = layout
 
-    def read(self, fd: int) -> Reading | None:
-        """Return what the open file says, or ``None`` if it is none of this version or its writer was too quick."""
+    def read(self, fd: int, before: Reading | None = None) -> Reading | None:
+        """Return what the open file says, or ``None`` if it is none of this version or its writer was too quick.
+
+        Args:
+            fd: the file.
+            before: what it said the last time; what has not changed is taken from there.
+        """
         for _ in range(_ATTEMPTS):
             header = os.pread(fd, _HEADER.size, 0)
             if len(header) < _HEADER.size or not header.startswith(_MAGIC):
@@ -272,7 +292,7 @@ class SegmentReader:
             raw = os.pread(fd, size, slots + (generation & 1) * size)
             if os.pread(fd, _WORD, _GENERATION_AT) == header[_GENERATION_AT : _GENERATION_AT + _WORD]:
                 layout = self._layout(fd, digest, length)
-                return Reading(epoch.hex(), *_slot(layout, raw))
+                return _reading(epoch.hex(), layout, raw, before=before)
         return None
 
     def started(self, fd: int) -> int:
@@ -293,10 +313,12 @@ class SegmentReader:
         return known
 
 
-def _slot(layout: Layout, raw: bytes) -> tuple[int, Snapshot]:
+def _reading(epoch: str, layout: Layout, raw: bytes, *, before: Reading | None) -> Reading:
     started, time_ns, notes = _SLOT.unpack_from(raw)
     end = _SLOT.size + (layout.integers + layout.floats) * _WORD
-    return started, decode(layout, raw[_SLOT.size : end], raw[end : end + notes], time_ns=time_ns)
+    values = raw[_SLOT.size : end]
+    snapshot = decode(layout, values, raw[end : end + notes], time_ns=time_ns, before=before)
+    return Reading(epoch, started, snapshot, layout, values)
 
 
 def is_alive(fd: int) -> bool:

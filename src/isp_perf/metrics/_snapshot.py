@@ -18,9 +18,11 @@ __all__ = [
     "Key",
     "Kind",
     "Merge",
+    "Merger",
     "Readings",
     "Snapshot",
     "Spec",
+    "Steady",
     "labelled",
     "merge_snapshots",
     "without",
@@ -162,12 +164,57 @@ class Readings:
         return self._data.setdefault(spec.name, {})
 
 
+class Steady:
+    """Gives the same column again as long as nothing in it has changed, so that others can tell by identity."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Column] = {}
+
+    def columns(self, new: dict[str, Column]) -> dict[str, Column]:
+        """Return ``new`` with every column, or at least its keys, replaced by the last equal one."""
+        self._last = {name: _as_before(column, self._last.get(name)) for name, column in new.items()}
+        return self._last
+
+
+def _as_before(new: Column, last: Column | None) -> Column:
+    if last is None or new.spec != last.spec or not _has_keys(last.keys)(new):
+        return new
+    return last if new.values == last.values else Column(last.spec, last.keys, new.values)
+
+
+class Merger:
+    """Merges again and again, and does nothing for a family whose columns are the very ones of the last time."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[list[int], list[Column], Column]] = {}
+
+    def __call__(self, parts: Sequence[Snapshot]) -> Snapshot:
+        """Return the totals; see ``merge_snapshots``."""
+        return _merged(parts, self._column)
+
+    def _column(self, columns: list[Column]) -> Column:
+        spec = columns[0].spec
+        identities = list(map(id, columns))  # of columns that are kept here, so no other has the same
+        if spec.merge != "latest":
+            identities.sort()  # whose figures are newer changes all the time, and here it makes no difference
+        last = self._last.get(spec.name)
+        if last is not None and last[0] == identities:
+            return last[2]
+        merged = _merge_columns(columns)
+        self._last[spec.name] = identities, columns, merged
+        return merged
+
+
 def merge_snapshots(parts: Sequence[Snapshot]) -> Snapshot:
     """Return the totals of several processes.
 
     A gauge reading of NaN means "not there": it never counts. Families that disagree about kind, labels or bounds
     (two versions of a program during a rolling restart) are not added up; the newest definition wins.
     """
+    return _merged(parts, _merge_columns)
+
+
+def _merged(parts: Sequence[Snapshot], merge: Callable[[list[Column]], Column]) -> Snapshot:
     if len(parts) == 1:
         return parts[0]
     ordered = sorted(parts, key=lambda part: part.time_ns)
@@ -175,7 +222,7 @@ def merge_snapshots(parts: Sequence[Snapshot]) -> Snapshot:
     for part in ordered:
         for name, column in part.columns.items():
             gathered.setdefault(name, []).append(column)
-    columns = {name: _merge_columns(same) for name, same in gathered.items()}
+    columns = {name: merge(same) for name, same in gathered.items()}
     newest = ordered[-1].time_ns if ordered else 0
     return Snapshot(columns, newest, _merge_exemplars(ordered))
 
@@ -227,9 +274,13 @@ def _merge_columns(columns: list[Column]) -> Column:
     if not alike:
         return columns[-1]
     first = alike[0].keys
-    if all(column.keys == first for column in alike):
+    if all(map(_has_keys(first), alike)):
         return Column(spec, first, _rows(spec, [column.values for column in alike]))
     return _match(spec, alike)
+
+
+def _has_keys(keys: list[Key]) -> Callable[[Column], bool]:
+    return lambda column: column.keys is keys or column.keys == keys
 
 
 def _match(spec: Spec, columns: list[Column]) -> Column:

@@ -76,12 +76,8 @@ class Text:
             return (frame.template % tuple(ends)).encode()
         if _are_finite(rows.values):
             return (frame.template % tuple(rows.values)).encode()
-        lines = [
-            f"{start}{number(value)}\n"
-            for start, value in zip(frame.starts, rows.values, strict=True)
-            if spec.kind == "counter" or not math.isnan(value)
-        ]
-        return "".join(lines).encode()
+        shown = zip(frame.starts, rows.values, strict=True)
+        return "".join([_line(start, value, gauge=spec.kind == "gauge") for start, value in shown]).encode()
 
     def family(self, header: bytes, blocks: Sequence[bytes]) -> bytes:
         """Return the lines of a family."""
@@ -94,6 +90,11 @@ def _sample(name: str, labels: str, scheme: str) -> str:
     if scheme == ALLOW_UTF8 and not is_classic(name):
         return f"{{{written}{',' if labels else ''}{labels}}} "
     return f"{written}{{{labels}}} " if labels else f"{written} "
+
+
+def _line(start: str, value: float, *, gauge: bool) -> str:
+    """Return one line; a gauge of NaN has none."""
+    return "" if gauge and math.isnan(value) else f"{start}{number(value)}\n"
 
 
 def _plain_starts(spec: Spec, key: Key, scheme: str) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from isp_perf.metrics._archive import READ_WITHIN_NS, Archive, lasting
 from isp_perf.metrics._group import FOLDER_VARIABLE, group_folder, owner, sweep
 from isp_perf.metrics._segment import Reading, SegmentReader, SegmentWriter, is_alive
-from isp_perf.metrics._snapshot import Column, Snapshot, Spec, merge_snapshots
+from isp_perf.metrics._snapshot import Column, Merger, Snapshot, Spec
 
 __all__ = ["WORKER_SPECS", "WorkerExchange", "join"]
 
@@ -67,6 +67,7 @@ class WorkerExchange:
         self._writer = SegmentWriter(self._path, epoch)
         self._reader = SegmentReader()
         self._archive = Archive(folder, self._reader)
+        self._merge = Merger()
         self._last: dict[Path, Reading] = {}
         self._schema = b""
         self._closed = threading.Event()
@@ -100,7 +101,7 @@ class WorkerExchange:
             if time.monotonic_ns() - listed < READ_WITHIN_NS:
                 break
         counted = [peer for peer in peers if peer.reading.epoch not in epochs]
-        total = merge_snapshots([gone, *map(_figures, counted), mine])
+        total = self._merge([gone, *map(_figures, counted), mine])
         self._archive.fold(self._folder / f"{peer.worker}.m" for peer in peers if not peer.alive)
         return Snapshot(total.columns | _about(counted), mine.time_ns, total.exemplars)
 
@@ -192,7 +193,8 @@ class WorkerExchange:
         except OSError:
             return None
         try:
-            reading = self._reader.read(fd) or self._last.get(path)
+            before = self._last.get(path)
+            reading = self._reader.read(fd, before) or before
             # A writer that just replaced its file let go of the old one, and lives.
             alive = is_alive(fd) or _replaced(fd, path)
         finally:
