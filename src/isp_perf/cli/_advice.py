@@ -34,6 +34,7 @@ _MISSES: Final = {
 _FIXES: Final = {
     "n_plus_one": "load it along: options(*isp_perf.preload(...)) on the statement, or install(engine)",
     "repeated_read": "ask once and keep the answer, or cache it: cached_query or @cached",
+    "unused_preload": "take the path out of preload(...): it is loaded, and nobody reads it",
     "write_loop": "send the rows together: isp_perf.queries.bulk_insert, bulk_update or bulk_upsert",
 }
 
@@ -115,7 +116,7 @@ def _routes(picture: Picture) -> Iterator[Advice]:
 def _queries(picture: Picture) -> Iterator[Advice]:
     queries = picture["queries"]
     for site in queries["sites"]:
-        kind = "preload" if site["kind"] == "n_plus_one" else "cache"
+        kind = "preload" if site["kind"] in {"n_plus_one", "unused_preload"} else "cache"
         evidence = f"{plain(site['path'])}: {site['kind'].replace('_', ' ')}, found {count(site['findings'])} times"
         yield Advice(kind, plain(site["site"]), evidence, _FIXES.get(site["kind"], _FIXES["n_plus_one"]))
     mean = queries["mean_seconds"]

@@ -102,7 +102,7 @@ def _errors(one: Probe) -> Iterator[Advice]:
 
 def _preload(one: Probe) -> Iterator[Advice]:
     for finding in one.findings:
-        kind = "preload" if finding.kind == "n_plus_one" else "cache"
+        kind = "preload" if finding.kind in {"n_plus_one", "unused_preload"} else "cache"
         where = f"{'/'.join(Path(finding.file).parts[-2:])}:{finding.line}" if finding.file else "the database"
         evidence = f"{finding.count} x {plain(finding.path)} ({finding.kind}) from {where}, {duration(finding.seconds)}"
         yield Advice(kind, one.path, evidence, finding.fix)

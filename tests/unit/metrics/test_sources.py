@@ -164,7 +164,7 @@ def test_queries_tell_statements_and_findings():
     class Watch:
         class stats:
             statements, nanoseconds, n_plus_one, repeated_read, write_loop, over_budget = 7, 2_500_000_000, 1, 2, 3, 4
-            batches, peers = 5, 60
+            batches, peers, unused_preload, slow, unexplained = 5, 60, 8, 9, 6
 
         sites = {("n_plus_one", "Conversa.mensagens", "/home/somebody/support/main.py", 41): 5}
 
@@ -177,10 +177,13 @@ def test_queries_tell_statements_and_findings():
         "n_plus_one": 1,
         "repeated_read": 2,
         "write_loop": 3,
+        "unused_preload": 8,
     }
     assert columns["isp_queries_over_budget_total"].values == [4]
     assert columns["isp_queries_batches_total"].values == [5]
     assert columns["isp_queries_preloaded_total"].values == [60]
+    assert columns["isp_queries_slow_total"].values == [9]
+    assert columns["isp_queries_unexplained_total"].values == [6]
     sites = columns["isp_queries_site_findings_total"].by_key()
     assert sites == {("n_plus_one", "Conversa.mensagens", "support/main.py:41"): 5}
 
