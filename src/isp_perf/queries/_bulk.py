@@ -1,8 +1,8 @@
 """Many rows at once: insert, upsert, update and delete in chunks, by the fastest right way of the database at hand."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 from sqlalchemy.orm import Session, scoped_session
 
@@ -14,7 +14,6 @@ from isp_perf.queries._colours import run
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    AnySession = Session | scoped_session[Any] | AsyncSession
 
 __all__ = ["BulkResult", "bulk_delete", "bulk_insert", "bulk_update", "bulk_upsert"]
 
@@ -70,38 +69,51 @@ def _start(job: Job, session: Any, rows: Any, *, chunk: int | None) -> Any:
     return run(session, work, name=f"bulk_{job.verb}")
 
 
-@overload
+class BulkFunction(Protocol):
+    """What the ``bulk_*`` functions are: they return a result, or an awaitable of it for an ``AsyncSession``."""
+
+    @overload
+    def __call__(
+        self,
+        session: "Session | scoped_session[Any]",
+        model: Any,
+        rows: Iterable[Any],
+        *,
+        key: Any = None,
+        chunk: int | None = None,
+        returning: Any = None,
+        progress: Progress | None = None,
+    ) -> BulkResult: ...
+    @overload
+    def __call__(
+        self,
+        session: "AsyncSession",
+        model: Any,
+        rows: Iterable[Any] | AsyncIterable[Any],
+        *,
+        key: Any = None,
+        chunk: int | None = None,
+        returning: Any = None,
+        progress: Progress | None = None,
+    ) -> Awaitable[BulkResult]: ...
+
+
+def _in_both_colours(function: Callable[..., Any]) -> BulkFunction:
+    """Say of a function what type checkers cannot see: what it returns for which session."""
+    return cast("BulkFunction", function)
+
+
+@_in_both_colours
 def bulk_insert(
-    session: "Session | scoped_session[Any]",
+    session: Any,
     model: Any,
-    rows: Iterable[Any],
+    rows: Any,
     *,
     key: Any = None,
     chunk: int | None = None,
     returning: Any = None,
     progress: Progress | None = None,
-) -> BulkResult: ...
-@overload
-def bulk_insert(
-    session: "AsyncSession",
-    model: Any,
-    rows: Iterable[Any] | AsyncIterable[Any],
-    *,
-    key: Any = None,
-    chunk: int | None = None,
-    returning: Any = None,
-    progress: Progress | None = None,
-) -> Awaitable[BulkResult]: ...
-def bulk_insert(
-    session: "AnySession",
-    model: Any,
-    rows: Iterable[Any] | AsyncIterable[Any],
-    *,
-    key: Any = None,
-    chunk: int | None = None,
-    returning: Any = None,
-    progress: Progress | None = None,
-) -> BulkResult | Awaitable[BulkResult]:
+) -> Any:
     """Add many rows.
 
     Much faster than ``session.add_all``: COPY on PostgreSQL, one batch on SQLite. Python and SQL defaults apply, a None
@@ -127,42 +139,20 @@ def bulk_insert(
         DBAPIError: what the database says; a note on it tells among which rows.
     """
     job = Job("insert", target_of_model(model), key=key, returning=returning, progress=progress)
-    result: BulkResult | Awaitable[BulkResult] = _start(job, session, rows, chunk=chunk)
-    return result
+    return _start(job, session, rows, chunk=chunk)
 
 
-@overload
+@_in_both_colours
 def bulk_upsert(
-    session: "Session | scoped_session[Any]",
+    session: Any,
     model: Any,
-    rows: Iterable[Any],
+    rows: Any,
     *,
     key: Any = None,
     chunk: int | None = None,
     returning: Any = None,
     progress: Progress | None = None,
-) -> BulkResult: ...
-@overload
-def bulk_upsert(
-    session: "AsyncSession",
-    model: Any,
-    rows: Iterable[Any] | AsyncIterable[Any],
-    *,
-    key: Any = None,
-    chunk: int | None = None,
-    returning: Any = None,
-    progress: Progress | None = None,
-) -> Awaitable[BulkResult]: ...
-def bulk_upsert(
-    session: "AnySession",
-    model: Any,
-    rows: Iterable[Any] | AsyncIterable[Any],
-    *,
-    key: Any = None,
-    chunk: int | None = None,
-    returning: Any = None,
-    progress: Progress | None = None,
-) -> BulkResult | Awaitable[BulkResult]:
+) -> Any:
     """Add rows, or change those whose key is there.
 
     Changes what a row names, and what every change sets (``onupdate``). A key that comes twice in the rows counts once,
@@ -171,60 +161,25 @@ def bulk_upsert(
     Runs in the session's transaction, after a flush; objects of these rows that the session holds are read again when
     they are touched. Events of objects, cascades and version counters are not part of it.
 
-    Args:
-        session: a ``Session`` or ``AsyncSession``.
-        model: a class mapped to one table.
-        rows: mappings of attribute names, objects of the model, dataclasses, NamedTuples or structs; any iterable, read
-            lazily, so that memory does not grow with it; an async one with an ``AsyncSession``.
-        key: attributes with a unique constraint, by name; default: the primary key.
-        chunk: rows written at once; >= 1, default 10,000.
-        returning: names or attributes to return of each row, in input order; default: none.
-        progress: called after each chunk with the rows done and their number in all (``None`` if unknown).
-
-    Returns:
-        What was done; an awaitable of it for an ``AsyncSession``.
-
-    Raises:
-        ConfigurationError: a row names what is no column or lacks what it needs; the message has its number.
-        DBAPIError: what the database says; a note on it tells among which rows.
+    ``key`` holds attributes with a unique constraint, by name; default: the primary key.
+    ``session``, ``model``, ``rows``, ``chunk``, ``returning`` and ``progress``, the result and the errors are those of
+    ``bulk_insert``.
     """
     job = Job("upsert", target_of_model(model), key=key, returning=returning, progress=progress)
-    result: BulkResult | Awaitable[BulkResult] = _start(job, session, rows, chunk=chunk)
-    return result
+    return _start(job, session, rows, chunk=chunk)
 
 
-@overload
+@_in_both_colours
 def bulk_update(
-    session: "Session | scoped_session[Any]",
+    session: Any,
     model: Any,
-    rows: Iterable[Any],
+    rows: Any,
     *,
     key: Any = None,
     chunk: int | None = None,
     returning: Any = None,
     progress: Progress | None = None,
-) -> BulkResult: ...
-@overload
-def bulk_update(
-    session: "AsyncSession",
-    model: Any,
-    rows: Iterable[Any] | AsyncIterable[Any],
-    *,
-    key: Any = None,
-    chunk: int | None = None,
-    returning: Any = None,
-    progress: Progress | None = None,
-) -> Awaitable[BulkResult]: ...
-def bulk_update(
-    session: "AnySession",
-    model: Any,
-    rows: Iterable[Any] | AsyncIterable[Any],
-    *,
-    key: Any = None,
-    chunk: int | None = None,
-    returning: Any = None,
-    progress: Progress | None = None,
-) -> BulkResult | Awaitable[BulkResult]:
+) -> Any:
     """Change many rows, found by their keys.
 
     Sets what each row names, and what every change sets (``onupdate``). A key that comes twice counts once, and the
@@ -233,60 +188,25 @@ def bulk_update(
     Runs in the session's transaction, after a flush; objects of these rows that the session holds are read again when
     they are touched. Events of objects, cascades and version counters are not part of it.
 
-    Args:
-        session: a ``Session`` or ``AsyncSession``.
-        model: a class mapped to one table.
-        rows: mappings of attribute names, objects of the model, dataclasses, NamedTuples or structs; any iterable, read
-            lazily, so that memory does not grow with it; an async one with an ``AsyncSession``.
-        key: attributes by which rows are found; default: the primary key.
-        chunk: rows written at once; >= 1, default 10,000.
-        returning: names or attributes to return of each row, in input order; default: none.
-        progress: called after each chunk with the rows done and their number in all (``None`` if unknown).
-
-    Returns:
-        What was done; an awaitable of it for an ``AsyncSession``.
-
-    Raises:
-        ConfigurationError: a row names what is no column or lacks what it needs; the message has its number.
-        DBAPIError: what the database says; a note on it tells among which rows.
+    ``key`` holds attributes by which rows are found; default: the primary key.
+    ``session``, ``model``, ``rows``, ``chunk``, ``returning`` and ``progress``, the result and the errors are those of
+    ``bulk_insert``.
     """
     job = Job("update", target_of_model(model), key=key, returning=returning, progress=progress)
-    result: BulkResult | Awaitable[BulkResult] = _start(job, session, rows, chunk=chunk)
-    return result
+    return _start(job, session, rows, chunk=chunk)
 
 
-@overload
+@_in_both_colours
 def bulk_delete(
-    session: "Session | scoped_session[Any]",
+    session: Any,
     model: Any,
-    rows: Iterable[Any],
+    rows: Any,
     *,
     key: Any = None,
     chunk: int | None = None,
     returning: Any = None,
     progress: Progress | None = None,
-) -> BulkResult: ...
-@overload
-def bulk_delete(
-    session: "AsyncSession",
-    model: Any,
-    rows: Iterable[Any] | AsyncIterable[Any],
-    *,
-    key: Any = None,
-    chunk: int | None = None,
-    returning: Any = None,
-    progress: Progress | None = None,
-) -> Awaitable[BulkResult]: ...
-def bulk_delete(
-    session: "AnySession",
-    model: Any,
-    rows: Iterable[Any] | AsyncIterable[Any],
-    *,
-    key: Any = None,
-    chunk: int | None = None,
-    returning: Any = None,
-    progress: Progress | None = None,
-) -> BulkResult | Awaitable[BulkResult]:
+) -> Any:
     """Remove many rows, found by their keys.
 
     Only the attributes of the key are looked at.
@@ -294,23 +214,9 @@ def bulk_delete(
     Runs in the session's transaction, after a flush; objects of these rows that the session holds are read again when
     they are touched. Events of objects, cascades and version counters are not part of it.
 
-    Args:
-        session: a ``Session`` or ``AsyncSession``.
-        model: a class mapped to one table.
-        rows: mappings of attribute names, objects of the model, dataclasses, NamedTuples or structs; any iterable, read
-            lazily, so that memory does not grow with it; an async one with an ``AsyncSession``.
-        key: attributes by which rows are found; default: the primary key.
-        chunk: rows written at once; >= 1, default 10,000.
-        returning: names or attributes to return of each row, in input order; default: none.
-        progress: called after each chunk with the rows done and their number in all (``None`` if unknown).
-
-    Returns:
-        What was done; an awaitable of it for an ``AsyncSession``.
-
-    Raises:
-        ConfigurationError: a row names what is no column or lacks what it needs; the message has its number.
-        DBAPIError: what the database says; a note on it tells among which rows.
+    ``key`` holds attributes by which rows are found; default: the primary key.
+    ``session``, ``model``, ``rows``, ``chunk``, ``returning`` and ``progress``, the result and the errors are those of
+    ``bulk_insert``.
     """
     job = Job("delete", target_of_model(model), key=key, returning=returning, progress=progress)
-    result: BulkResult | Awaitable[BulkResult] = _start(job, session, rows, chunk=chunk)
-    return result
+    return _start(job, session, rows, chunk=chunk)

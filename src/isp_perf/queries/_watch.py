@@ -123,10 +123,10 @@ class Watch:
 
     def _observe(self, text: str, context: Any) -> None:
         """Keep what the first statements, one of each text, ask of indexes."""
-        compiled, observed = context.compiled, self.observed
-        seen = compiled is None or compiled.string in observed or context.isddl
-        if not seen and len(observed) < _TEXTS_KEPT:
-            observed[compiled.string] = text, needs_of(compiled)
+        compiled: Any = context.compiled
+        shape = None if compiled is None or context.isddl else compiled.string
+        if shape is not None and shape not in self.observed and len(self.observed) < _TEXTS_KEPT:
+            self.observed[shape] = text, needs_of(compiled)
 
     def _time(self, name: str, call: tuple[Any, ...]) -> bool:
         """Execute a statement for which no scope is open, if it is of interest whether it is slow."""
