@@ -1,12 +1,14 @@
 """The coherence protocol under thousands of schedules: several managers, a bad network, made-up time, one seed each.
 
 A failure names its seed; `COHERENCE_SEED=<seed> pytest tests/stateful/test_coherence_schedules.py` repeats it.
+Each test tries seeds for a moment; with `-m soak` thousands of them, or as many as COHERENCE_SCHEDULES says.
 """
 
 import asyncio
 import logging
 import os
 import random
+import sys
 import time
 from functools import partial
 
@@ -16,8 +18,8 @@ from isp_perf.cache import CacheManager, _exchange, _health, _remote, _trust, _u
 from isp_perf.testing import ChaosLevel, History, MemoryLevel, check, simulate
 
 SEED = os.environ.get("COHERENCE_SEED")
-SCHEDULES = int(os.environ.get("COHERENCE_SCHEDULES", "0"))
-SECONDS = 1.0
+SCHEDULES = os.environ.get("COHERENCE_SCHEDULES")
+SECONDS = 0.6
 FEWEST = 2
 BOUND = 0.1
 NETWORKS = {
@@ -58,19 +60,26 @@ def simulated(monkeypatch):
     return run
 
 
-def explore(run, scenario):
-    """Try seeds for a while, at least some, or the one that is asked for."""
-    seeds = range(int(SEED), int(SEED) + 1) if SEED else range(max(SCHEDULES, 1 << 30))
-    started, seed = time.monotonic(), 0
-    for seed in seeds:
+def slice_or(schedules):
+    """Run a test for a moment, and as a soak with that many seeds."""
+    many = pytest.param(int(SCHEDULES or schedules), marks=[pytest.mark.soak, pytest.mark.timeout(0)], id="many")
+    return pytest.mark.parametrize("schedules", [pytest.param(None, id="slice"), many])
+
+
+def explore(run, scenario, schedules):
+    """Try that many seeds, or some for a while, or the one that is asked for; return how many."""
+    seeds = range(int(SEED), int(SEED) + 1) if SEED else range(schedules or 1 << 30)
+    started, tried = time.monotonic(), 0
+    for tried, seed in enumerate(seeds, 1):
         try:
             run(seed, scenario)
         except BaseException as error:
             error.add_note(f"COHERENCE_SEED={seed}")
             raise
-        if seed >= max(FEWEST, SCHEDULES) and (SCHEDULES or time.monotonic() - started > SECONDS):
+        if schedules is None and tried >= FEWEST and time.monotonic() - started > SECONDS:
             break
-    return seed
+    sys.stderr.write(f"{tried} schedules in {time.monotonic() - started:.1f} s\n")
+    return tried
 
 
 class Fleet:
@@ -235,9 +244,10 @@ async def slow_load_against_write(clock, chance):
     await fleet.close()
 
 
-def test_a_slow_load_is_never_stored_nor_joined_after_an_invalidation(simulated):
+@slice_or(10_000)
+def test_a_slow_load_is_never_stored_nor_joined_after_an_invalidation(simulated, schedules):
     """Same process and another one, with and without a local level, at any moment of the load."""
-    assert explore(simulated, slow_load_against_write) > 1
+    assert explore(simulated, slow_load_against_write, schedules)
 
 
 async def holder_crashes(clock, chance):
@@ -253,15 +263,17 @@ async def holder_crashes(clock, chance):
     await fleet.close()
 
 
-def test_a_crashed_holder_of_a_lease_is_replaced(simulated):
+@slice_or(1_000)
+def test_a_crashed_holder_of_a_lease_is_replaced(simulated, schedules):
     """Nobody waits longer than the lease for a load that will never end."""
-    assert explore(simulated, holder_crashes) > 1
+    assert explore(simulated, holder_crashes, schedules)
 
 
+@slice_or(200)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_random_histories_on_a_simulated_network(simulated, network):
+def test_random_histories_on_a_simulated_network(simulated, network, schedules):
     """Whatever the network does, no read breaks a promise, nobody gets an error, nothing hangs, and all converge."""
-    explore(simulated, partial(history_of, NETWORKS[network]))
+    assert explore(simulated, partial(history_of, NETWORKS[network]), schedules)
 
 
 async def test_who_was_served_past_redis_reads_nothing_older_from_it():
