@@ -1,5 +1,6 @@
 """Threads on one pool: combined commands, and a leader's role that is never lost."""
 
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -178,8 +179,10 @@ def held(monkeypatch, *, expired=()):
         return read(wire, deadline, stats)
 
     monkeypatch.setattr(Wire, "next_reply", next_reply)
-    yield
-    gate.set()
+    try:
+        yield
+    finally:
+        gate.set()
 
 
 def wait_for(condition):
@@ -244,6 +247,29 @@ def test_an_interrupted_leader_passes_the_lead_on(make, monkeypatch):
     monkeypatch.undo()
     assert pool.blocking.get("a") is None
     assert not combiner.busy
+
+
+def test_an_interrupted_follower_leaves_nobody_waiting(combiner, monkeypatch):
+    """A signal that ends the wait of one thread ends no other's: who waits behind it is answered, and the next call."""
+    outcomes = Outcomes(combiner)
+
+    def interrupt():
+        wait_for(lambda: combiner._queue)  # the main thread waits
+        threads.append(outcomes.start("behind"))
+        wait_for(lambda: len(combiner._queue) == 2)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with held(monkeypatch):
+        threads = [outcomes.start("first")]
+        wait_for(lambda: combiner.busy)
+        threads.append(threading.Thread(target=interrupt))
+        threads[-1].start()
+        with pytest.raises(KeyboardInterrupt):
+            combiner.execute(PING, deadline=time.monotonic() + 30)
+    for thread in threads:
+        thread.join()
+    assert outcomes == {"first": [b"PONG"], "behind": [b"PONG"]}
+    assert combiner.execute(PING, deadline=time.monotonic() + 30) == [b"PONG"]
 
 
 def test_a_silent_connection_is_checked_before_use(make, proxy):

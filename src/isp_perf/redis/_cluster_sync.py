@@ -80,6 +80,10 @@ class ClusterBlockingRedis(BlockingRedis):
             return or_empty(reply, options)
         return reply if way.plain else self._shape(way.callback, reply, options)
 
+    def get(self, name: Any) -> Any:
+        """Return the value of a key, or ``None``."""
+        return self.execute_command("GET", name)
+
     def _execute_keyless(self, way: Way, args: Command, options: dict[str, Any], *, nodes: list[Address]) -> Any:
         everywhere = is_everywhere(way.route, args)
         clients = [self.node_client(address) for address in (nodes if everywhere else nodes[:1])]

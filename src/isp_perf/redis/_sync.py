@@ -31,6 +31,7 @@ from isp_perf.redis._errors import (
     lost_error,
     settled,
 )
+from isp_perf.redis._pack import pack_get
 from isp_perf.redis._sender import Staged
 from isp_perf.redis._state import States, decoding
 from isp_perf.redis._sync_pipeline import BlockingPipeline
@@ -80,6 +81,16 @@ class BlockingRedis(Redis):
         self._ways.clear()
 
     # -- commands
+
+    def get(self, name: Any) -> Any:
+        """Return the value of a key, or ``None``: redis-py's ``get`` without its detours, for it is the hot one."""
+        way = self._ways["GET"]
+        if not way.plain:
+            return self.execute_command("GET", name, keys=[name])
+        reply = self._repeat([pack_get(name)], way, ("GET", name), shared=True)[0]
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command and return its parsed reply; options and errors as with the asyncio client."""
