@@ -123,7 +123,7 @@ def set_many(mapping: Mapping[Key, Any], life: Life, *, draw: Callable[[int], by
     groups, lives = _groups_with_lives(items, life, draw=draw, together=together)
     commands = (_store(group, at) for group, at in zip(groups, lives, strict=True))
     # What can surely be packed is sent while it is made; anything else is packed, and may fail, before it is sent.
-    plain = {type(key) for key in mapping} | set(map(type, mapping.values())) <= {bytes, str, int, float}
+    plain = {*map(type, mapping), *map(type, mapping.values())} <= {bytes, str, int, float}
     replies = (yield commands if plain else list(commands)) if items else []
     errors = _errors_by_key(groups, replies)
     return BulkResult(len(items) - len(errors), errors)
@@ -142,8 +142,9 @@ def _groups_with_lives(
     steps = [items] if not life.jitter else _scattered(items, draw)
     groups: list[list[Item]] = []
     group_lives: list[int | None] = []
+    short = _longest(items) * _CHUNK <= _CHUNK_BYTES
     for step, ttl in zip(steps, _lives(life, len(steps), draw), strict=True):
-        cut = _groups(step)
+        cut = _groups(step, short=short)
         groups += cut
         group_lives += [ttl] * len(cut)
     return groups, group_lives
@@ -179,15 +180,20 @@ def _errors_by_key(groups: list[list[Item]], replies: list[Any]) -> dict[Key, Ex
     return errors
 
 
-def _groups(items: list[Item]) -> list[list[Item]]:
-    """Cut items into groups that are small enough for one command."""
+def _longest(items: list[Item]) -> int:
+    """Return the length of the longest value, 0 if there is none of any length to speak of."""
+    values = [value for _, value in items]
+    if not set(map(type, values)) <= {bytes, str}:
+        values = [value for value in values if isinstance(value, bytes | str)]
+    return max(map(len, values), default=0)
+
+
+def _groups(items: list[Item], *, short: bool) -> list[list[Item]]:
+    """Cut items into groups that are small enough for one command; ``short``: whatever number of keys it may have."""
     groups: list[list[Item]] = []
     for start in range(0, len(items), _CHUNK):
         chunk = items[start : start + _CHUNK]
-        if sum([len(value) for _, value in chunk if isinstance(value, bytes | str)]) <= _CHUNK_BYTES:
-            groups.append(chunk)
-        else:
-            groups += _small_groups(chunk)
+        groups += [chunk] if short else _small_groups(chunk)
     return groups
 
 
