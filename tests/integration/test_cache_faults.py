@@ -196,6 +196,7 @@ async def tell(pool, commands):
         await pool.client().execute_command(*(word.replace("{}", "") for word in command.split()))
 
 
+@pytest.mark.both_servers
 @pytest.mark.parametrize("refusal", REFUSALS)
 async def test_what_a_server_refuses_reaches_no_reader(redis_url, refusal):
     """Error replies of every kind cost readers nothing but the second level; afterwards it is used again."""
@@ -255,6 +256,7 @@ async def test_loads_are_limited_while_redis_is_away(service):
     assert len(loads) == 100
 
 
+@pytest.mark.both_servers
 async def test_a_flushed_server_is_filled_again(service, redis_url):
     """FLUSHALL is a miss and nothing more; a load that was running is not stored."""
     gate = asyncio.Event()

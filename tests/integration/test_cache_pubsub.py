@@ -59,6 +59,7 @@ async def managers(redis_url):
             await tracked.aclose()
 
 
+@pytest.mark.both_servers
 async def test_the_local_level_lives_by_news(managers):
     """Values are kept locally, our own fills do not remove them, and removals by others arrive at once."""
     told, tracked, _ = managers
