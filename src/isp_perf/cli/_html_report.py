@@ -18,6 +18,7 @@ from isp_perf.cli._arguments import seconds
 from isp_perf.cli._remote import Remote
 from isp_perf.cli._terminal import Progress
 from isp_perf.errors import ConfigurationError
+from isp_perf.ops._history import History, Traces
 from isp_perf.ops._page import asset
 from isp_perf.ops._sections import draw
 from isp_perf.ops._shown import count, duration, plain, size
@@ -90,7 +91,10 @@ def _of_service(samples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         lines({name: _points(samples, key, factor=factor) for name, key in series.items()}, title=title, unit=unit)
         for title, unit, series, factor in _PLOTS
     ]
-    draft = draw({**last, "own": {}}, {})
+    history, traces = History(), Traces()
+    for sample in samples:
+        traces = history.add(sample["at"], sample)
+    draft = draw({**last, "own": {}}, traces)
     cards = {name: card for name, card in draft.cards.items() if name not in {"now", "own"}}
     return {
         "Over time": "".join(plots),

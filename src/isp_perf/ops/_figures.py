@@ -11,6 +11,7 @@ __all__ = ["cache_stats", "circuit_breakers", "compression_stats", "grouped", "p
 _MIB: Final = 1 << 20
 _NAMES: Final = {"br": "brotli"}
 _ALWAYS: Final = ("brotli", "gzip")
+_OPENED: Final = frozenset({"open", "isolated"})
 
 
 def grouped(snapshot: Snapshot, name: str, label: str) -> dict[str, Any]:
@@ -92,7 +93,8 @@ def circuit_breakers(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
         "retry": grouped(snapshot, "isp_circuit_breaker_retry_after_seconds", "breaker"),
         "rejected": grouped(snapshot, "isp_circuit_breaker_not_permitted_total", "breaker"),
         "slow": grouped(snapshot, "isp_circuit_breaker_slow_calls_total", "breaker"),
-        "opened": grouped(snapshot, "isp_circuit_breaker_opened_at_seconds", "breaker"),
+        "opened_at": grouped(snapshot, "isp_circuit_breaker_opened_at_seconds", "breaker"),
+        "opened": _openings(snapshot),
     }
     return {name: _breaker(name, state, by_breaker.get(name, {}), gauges=gauges) for name, state in states.items()}
 
@@ -109,5 +111,15 @@ def _breaker(
         "rejected": gauges["rejected"].get(name, 0),
         "slow_calls": gauges["slow"].get(name, 0),
         "retry_after_ms": None if wait is None else round(wait * 1000),
-        "opened_at": None if state == "closed" else gauges["opened"].get(name),
+        "opened": int(gauges["opened"].get(name, 0)),
+        "opened_at": None if state == "closed" else gauges["opened_at"].get(name),
     }
+
+
+def _openings(snapshot: Snapshot) -> dict[str, int]:
+    """Return how often each breaker has opened; a probe that failed does not count again."""
+    openings: dict[str, int] = {}
+    for (name, before, after, *_), count in snapshot.get("isp_circuit_breaker_transitions_total").by_key().items():
+        if after in _OPENED and before != "half_open" and before not in _OPENED:
+            openings[name] = openings.get(name, 0) + count
+    return openings

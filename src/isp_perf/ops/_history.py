@@ -1,25 +1,32 @@
-"""What the live page remembers: the figures of the last minutes, and what was saved before today."""
+"""What the live page remembers: the figures of the last minutes and hours, and what was saved before today."""
 
 import os
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from isp_perf.metrics._group import start_time
 from isp_perf.metrics._snapshot import Snapshot
 from isp_perf.ops._picture import recent_hit_ratio, savings
-from isp_perf.ops._svg import trace
+from isp_perf.ops._svg import strip, trace
 
-__all__ = ["Checkpoints", "History", "Today", "started_at"]
+__all__ = ["FIGURES", "MARKS", "STATES", "Checkpoints", "History", "Today", "Traces", "started_at"]
 
 _WINDOW: Final = 10.0  # seconds that rates and quantiles look back
 _APART: Final = 2.0  # seconds between two checkpoints
-_SPAN: Final = 900.0  # seconds of a line over time, at most
 _SHORTEST: Final = 60.0  # seconds of a line when there is little to show
-_POINT_EVERY: Final = 1.0
-_LINES: Final = ("rate", "errors", "p99", "hits")
+_PARTS: Final = 360  # points of a line, at most
+_MOST_STRIPS: Final = 8
+SPANS: Final = (900.0, 21_600.0)
+"""Seconds that the two lines of a figure go back, at most."""
+FIGURES: Final = ("rate", "errors", "p99", "hits")
+"""The figures that have lines."""
+MARKS: Final = ("good", "warn", "bad")
+STATES: Final = {"closed": "good", "half_open": "warn", "open": "bad", "isolated": "bad"}
+"""How a breaker's state is marked; others are not."""
 
 
 class Checkpoints:
@@ -39,33 +46,99 @@ class Checkpoints:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """SVG paths of what was, ready to be drawn.
+
+    Args:
+        lines: by the name of the figure, followed by ``-`` and the number of the span.
+        strips: by breaker, then by mark: where it was in a state of that mark.
+        spans: seconds from the left to the right edge, for the first and the second line of a figure.
+    """
+
+    lines: Mapping[str, str] = field(default_factory=dict[str, str])
+    strips: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+    spans: tuple[float, ...] = SPANS
+
+
 class History:
-    """The lines over time."""
+    """Four figures over the last minutes and over the last hours, and the states of circuit breakers."""
 
     def __init__(self) -> None:
-        self._points: dict[str, deque[tuple[float, float]]] = {name: deque(maxlen=int(_SPAN)) for name in _LINES}
-        self._paths: dict[str, str] = {}
-        self._last, self._first = float("-inf"), float("inf")
+        self._lines: dict[str, list[_Line]] = {name: [_Line(span) for span in SPANS] for name in FIGURES}
+        self._strips: dict[str, _Strip] = {}
+        self._first = float("inf")
+        self._drawn = float("-inf")
+        self._traces = Traces()
 
-    def add(self, at: float, picture: Mapping[str, Any]) -> dict[str, str]:
-        """Note the figures of a moment, once a second at most, and return the paths of the lines by name."""
-        if at - self._last < _POINT_EVERY:
-            return self._paths
-        self._last = at
-        requests = picture["requests"]
-        figures = (
-            requests["per_second"],
-            requests["error_ratio"],
-            requests["p99_seconds"],
-            recent_hit_ratio(picture),
-        )
-        for name, value in zip(_LINES, figures, strict=True):
-            if value is not None:
-                self._points[name].append((at, value))
+    def add(self, at: float, picture: Mapping[str, Any]) -> Traces:
+        """Note the figures of a moment and return the traces, drawn anew when they have a new point."""
         self._first = min(self._first, at)
-        span = min(max(at - self._first, _SHORTEST), _SPAN)
-        self._paths = {name: trace(points, span=span) for name, points in self._points.items()}
-        return self._paths
+        requests = picture["requests"]
+        figures = (requests["per_second"], requests["error_ratio"], requests["p99_seconds"], recent_hit_ratio(picture))
+        for name, value in zip(FIGURES, figures, strict=True):
+            for line in self._lines[name] if value is not None else ():
+                line.add(at, value)
+        breakers = {row["breaker"]: row for row in picture["breakers"][:_MOST_STRIPS]}
+        self._strips = {name: self._strips.get(name) or _Strip() for name in breakers}
+        changed = [self._strips[name].add(at, row) for name, row in breakers.items()]
+        if any(changed) or at - self._drawn >= SPANS[0] / _PARTS:
+            self._drawn = at
+            self._traces = self._draw(at)
+        return self._traces
+
+    def _draw(self, at: float) -> Traces:
+        spans = tuple(min(max(at - self._first, _SHORTEST), span) for span in SPANS)
+        lines = {
+            f"{name}-{number}": line.path(span)
+            for name, found in self._lines.items()
+            for number, (line, span) in enumerate(zip(found, spans, strict=True))
+        }
+        return Traces(lines, {name: one.paths(at, spans[0]) for name, one in self._strips.items()}, spans)
+
+
+class _Line:
+    """One figure over time: the mean of each part of the span."""
+
+    __slots__ = ("_part", "_points")
+
+    def __init__(self, span: float) -> None:
+        self._part = span / _PARTS
+        self._points: deque[tuple[float, float, int]] = deque(maxlen=_PARTS)  # when a part began, its mean, its weight
+
+    def add(self, at: float, value: float) -> None:
+        begun = at - at % self._part
+        _, mean, weight = self._points.pop() if self._points and self._points[-1][0] == begun else (begun, 0.0, 0)
+        self._points.append((begun, mean + (value - mean) / (weight + 1), weight + 1))
+
+    def path(self, span: float) -> str:
+        return trace([(at, mean) for at, mean, _ in self._points], span=span)
+
+
+class _Strip:
+    """The states of a breaker over time."""
+
+    __slots__ = ("_changes", "_opened")
+
+    def __init__(self) -> None:
+        self._changes: deque[tuple[float, str]] = deque(maxlen=_PARTS)
+        self._opened: int | None = None
+
+    def add(self, at: float, row: Mapping[str, Any]) -> bool:
+        """Note a breaker's state; return whether it is another one. That it opened and closed in between is noted."""
+        mark, known = STATES.get(row["state"], ""), self._opened
+        self._opened = row["opened"]
+        marks = [*(["bad"] if known is not None and row["opened"] > known else []), mark]
+        before = len(self._changes)
+        for one in marks:
+            if not self._changes or self._changes[-1][1] != one:
+                self._changes.append((at, one))
+        while len(self._changes) > 1 and self._changes[1][0] <= at - SPANS[0]:
+            self._changes.popleft()
+        return len(self._changes) != before
+
+    def paths(self, at: float, span: float) -> dict[str, str]:
+        return strip([*self._changes, (at, "")], span=span, marks=MARKS)
 
 
 class Today:

@@ -7,18 +7,33 @@ travels is the figures that changed, and a card only where its rows did.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from math import ceil
 from typing import Any, Final
 
+from isp_perf.ops._history import MARKS, STATES, Traces
 from isp_perf.ops._picture import recent_hit_ratio
 from isp_perf.ops._shown import NOTHING, count, duration, number, percent, plain, rate, safe, size
-from isp_perf.ops._svg import sparkline
+from isp_perf.ops._svg import sparkline, striped
 
 __all__ = ["Draft", "draw"]
 
 Picture = Mapping[str, Any]
 _CACHE_HEADS: Final = ("Cache", "Reads", "Hit ratio", "Twice the room", "L1", "L2", "Misses", "Mostly", "Entries")
-_STATES: Final = {"closed": "good", "half_open": "warn", "open": "bad", "isolated": "bad"}
+_FRESH: Final = 2.0  # seconds; workers publish once a second
+_BREAKER_HEADS: Final = (
+    "Breaker",
+    "State",
+    "Opened ago",
+    "Opened",
+    "Failures",
+    "Slow",
+    "Successes",
+    "Rejected",
+    "Next probe",
+    "Time line",
+)
 _MOST_SITES: Final = 8
+_HOURS_FROM: Final = 120  # minutes
 
 
 @dataclass(slots=True)
@@ -72,18 +87,20 @@ class _Row:
     name: str
     figures: Sequence[str]
     mark: str = ""  # a class: good, warn, bad
+    strip: Mapping[str, str] | None = None  # paths by mark; None: no such column
 
 
-def draw(picture: Picture, paths: Mapping[str, str]) -> Draft:
+def draw(picture: Picture, traces: Traces) -> Draft:
     """Return every card of a picture.
 
     Args:
         picture: see ``picture``, with ``saved`` and ``own`` beside it.
-        paths: of the lines over time, by name.
+        traces: what is drawn of the past.
     """
-    draft = Draft(paths=dict(paths))
-    _headline(draft, picture, paths)
+    draft = Draft(paths=dict(traces.lines))
+    _headline(draft, picture, traces)
     _saved(draft, picture["saved"])
+    _table(draft, _BREAKERS, _breaker_rows(picture, traces.strips))
     for table, rows in _TABLES:
         _table(draft, table, rows(picture))
     for name, title, facts in _FACTS:
@@ -91,7 +108,7 @@ def draw(picture: Picture, paths: Mapping[str, str]) -> Draft:
     return draft
 
 
-def _headline(draft: Draft, picture: Picture, paths: Mapping[str, str]) -> None:
+def _headline(draft: Draft, picture: Picture, traces: Traces) -> None:
     requests = picture["requests"]
     figures = (
         ("rate", "Requests", rate(requests["per_second"])),
@@ -100,11 +117,24 @@ def _headline(draft: Draft, picture: Picture, paths: Mapping[str, str]) -> None:
         ("hits", "Hit ratio", percent(recent_hit_ratio(picture))),
     )
     body = "".join(
-        f"<div>{draft.cell('k-' + name, text, 'strong')}<span>{title}</span>"
-        f"{sparkline('p-' + name, paths.get(name, ''), title + ' over the last minutes')}</div>"
+        f"<div>{draft.cell('k-' + name, text, 'strong')}<span>{title}</span>{_lines(name, title, traces)}</div>"
         for name, title, text in figures
     )
-    draft.card("now", "Now", f'<div class="tiles">{body}</div>')
+    spans = " and ".join(draft.cell(f"k-s{n}", _span(seconds), "span") for n, seconds in enumerate(traces.spans))
+    draft.card("now", "Now", f'<div class="tiles">{body}</div><p class="note">The lines show the last {spans}.</p>')
+
+
+def _lines(name: str, title: str, traces: Traces) -> str:
+    """Return the line over the last minutes, and below it the one over the last hours."""
+    return "".join(
+        sparkline(f"p-{name}-{number}", traces.lines.get(f"{name}-{number}", ""), f"{title} over the last {unit}")
+        for number, unit in enumerate(("minutes", "hours"))
+    )
+
+
+def _span(seconds: float) -> str:
+    minutes = ceil(seconds / 60)
+    return f"{minutes} min" if minutes < _HOURS_FROM else f"{seconds / 3600:.0f} h"
 
 
 def _saved(draft: Draft, saved: Picture) -> None:
@@ -138,6 +168,9 @@ def _table(draft: Draft, table: _Table, rows: Sequence[_Row]) -> None:
 
 def _row(draft: Draft, ident: str, row: _Row) -> str:
     cells = "".join(draft.cell(f"{ident}-{place}", text) for place, text in enumerate(row.figures))
+    if row.strip is not None:
+        draft.paths |= {f"{ident}-{mark}": row.strip.get(mark, "") for mark in MARKS}
+        cells += f"<td>{striped(f'p-{ident}', row.strip, 'Its states', marks=MARKS)}</td>"
     mark = f' class="{row.mark}"' if row.mark else ""
     return f'<tr{mark}><th scope="row">{safe(row.name)}</th>{cells}</tr>'
 
@@ -202,20 +235,22 @@ def _key_rows(picture: Picture) -> list[_Row]:
     ]
 
 
-def _breaker_rows(picture: Picture) -> list[_Row]:
+def _breaker_rows(picture: Picture, strips: Mapping[str, Mapping[str, str]]) -> list[_Row]:
     return [
         _Row(
             row["breaker"],
             (
                 row["state"].replace("_", "-"),
                 duration(None if row["opened_at"] is None else picture["at"] - row["opened_at"]),
+                count(row["opened"]),
                 count(row["failure_count"]),
                 count(row["slow_calls"]),
                 count(row["success_count"]),
                 count(row["rejected"]),
                 duration(None if row["retry_after_ms"] is None else row["retry_after_ms"] / 1000),
             ),
-            _STATES.get(row["state"], ""),
+            STATES.get(row["state"], ""),
+            strips.get(row["breaker"], {}),
         )
         for row in picture["breakers"]
     ]
@@ -229,7 +264,8 @@ def _site_rows(picture: Picture) -> list[_Row]:
 
 
 def _worker_rows(picture: Picture) -> list[_Row]:
-    return [_Row(row["worker"], (duration(row["age_seconds"]),)) for row in picture["workers"]]
+    ages = ((row["worker"], row["age_seconds"]) for row in picture["workers"])
+    return [_Row(worker, ("now" if age < _FRESH else duration(age),)) for worker, age in ages]
 
 
 def _coding_rows(picture: Picture) -> list[_Row]:
@@ -237,9 +273,10 @@ def _coding_rows(picture: Picture) -> list[_Row]:
     return [_Row(name, (count(entry["requests"]), size(entry["bytes_saved"]))) for name, entry in by_encoding.items()]
 
 
+_BREAKERS: Final = _Table("breakers", "Circuit breakers", _BREAKER_HEADS, "None defined.", 8)
 _TABLES: Final[tuple[tuple[_Table, Callable[[Picture], list[_Row]]], ...]] = (
     (
-        _Table("routes", "Routes", ("Route", "Rate", "Errors", "p50", "p99", "Total"), "No request yet.", 15),
+        _Table("routes", "Routes", ("Route", "Rate", "Errors", "p50", "p99", "Total"), "No request yet.", 12),
         _route_rows,
     ),
     (
@@ -247,18 +284,8 @@ _TABLES: Final[tuple[tuple[_Table, Callable[[Picture], list[_Row]]], ...]] = (
         _cache_rows,
     ),
     (
-        _Table("keys", "Hot keys", ("Key", "Hits", "Hit ratio", "Load", "Saved"), "No cached function called yet.", 10),
+        _Table("keys", "Hot keys", ("Key", "Hits", "Hit ratio", "Load", "Saved"), "No cached function called yet.", 8),
         _key_rows,
-    ),
-    (
-        _Table(
-            "breakers",
-            "Circuit breakers",
-            ("Breaker", "State", "Opened ago", "Failures", "Slow", "Successes", "Rejected", "Next probe"),
-            "None defined.",
-            10,
-        ),
-        _breaker_rows,
     ),
     (
         _Table("sites", "N+1 and repeated queries", ("Line", "What", "Kind", "Found"), "None found.", _MOST_SITES),

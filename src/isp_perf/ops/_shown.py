@@ -7,7 +7,7 @@ __all__ = ["NOTHING", "count", "duration", "number", "percent", "plain", "rate",
 
 NOTHING: Final = "\N{EN DASH}"  # where there is no figure
 _LONGEST: Final = 60
-_MOST_BYTES: Final = 120  # of HTML
+_MOST_BYTES: Final = 96  # of HTML
 _STEPS: Final = ((1e-6, 1e9, "ns"), (1e-3, 1e6, "\N{MICRO SIGN}s"), (1.0, 1e3, "ms"), (120.0, 1.0, "s"))
 _LONG: Final = ((7200.0, 60.0, "min"), (172_800.0, 3600.0, "h"), (float("inf"), 86_400.0, "d"))
 _SIZES: Final = ("B", "kB", "MB", "GB", "TB")

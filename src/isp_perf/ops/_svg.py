@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import groupby
 from typing import Final
 
-__all__ = ["bars", "lines", "sparkline", "trace"]
+__all__ = ["bars", "lines", "sparkline", "strip", "striped", "trace"]
 
-_WIDTH, _HEIGHT = 120, 30  # of a sparkline, in its own units
+_WIDTH, _HEIGHT = 120, 60  # of a sparkline, in its own units
 _PLOT_WIDTH, _PLOT_HEIGHT, _MARGIN = 640, 180, 46
+_COLUMNS: Final = 40  # of a bar of states
 _ROW = 22
 _NAME_WIDTH: Final = 290
 _NAME_LENGTH: Final = 42
@@ -30,7 +32,45 @@ def trace(points: Sequence[Point], *, span: float, box: tuple[float, float] = (_
     top = max(value for _, value in points) or 1.0
     shown = [(width * (1 - (end - at) / span), height * (1 - value / top)) for at, value in points if end - at <= span]
     corners = {2 * round(x / 2): y for x, y in shown}  # of points that fall into one place the latest
-    return "M" + "L".join(f"{x} {y:.1f}" for x, y in corners.items())
+    return "M" + "L".join(f"{x} {y:.0f}" for x, y in corners.items())
+
+
+def strip(changes: Sequence[tuple[float, str]], *, span: float, marks: Sequence[str]) -> dict[str, str]:
+    """Return the paths of a bar of states over time, by mark; what lasted shorter than a column fills one.
+
+    Args:
+        changes: time in seconds and mark of the state that began there, in order; the last one only ends the bar, at
+            its right edge.
+        span: seconds from the left to the right edge, > 0.
+        marks: that are drawn, the worst one last: of several in one column it is shown.
+    """
+    end = changes[-1][0]
+    places = [max(0, round(_COLUMNS * (1 - (end - at) / span))) for at, _ in changes]
+    columns = [-1] * _COLUMNS
+    for (_, mark), left, right in zip(changes, places, places[1:], strict=False):
+        first = min(left, _COLUMNS - 1)
+        for column in range(first, max(right, first + 1)) if mark in marks else ():
+            columns[column] = max(columns[column], marks.index(mark))
+    return {mark: _stretches(columns, rank) for rank, mark in enumerate(marks)}
+
+
+def _stretches(columns: Sequence[int], rank: int) -> str:
+    """Return the path along the columns of one rank."""
+    width, path, at = _WIDTH // _COLUMNS, "", 0
+    for found, stretch in groupby(columns):
+        begin, at = at, at + len(list(stretch))
+        if found == rank:
+            path += f"M{width * begin} 4H{width * at}"
+    return path
+
+
+def striped(ident: str, paths: Mapping[str, str], label: str, *, marks: Sequence[str]) -> str:
+    """Return a bar of states, of which each mark's path has an id; see ``strip``."""
+    drawn = "".join(f'<path id="{escape(ident)}-{mark}" d="{paths.get(mark, "")}"/>' for mark in marks)
+    return (
+        f'<svg class="strip" viewBox="0 0 {_WIDTH} 8" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(label)}">{drawn}</svg>'
+    )
 
 
 def sparkline(ident: str, path: str, label: str) -> str:

@@ -8,13 +8,15 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from isp_perf.metrics._asgi import Receive, Scope, Send, header, reply
+from isp_perf.ops._ending import server_ending
 from isp_perf.ops._live import Live
 from isp_perf.ops._page import page_headers
 
 __all__ = ["is_local", "send_page", "stream", "wanted"]
 
 _FORWARDED: Final = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-forwarded-host", b"via")
-_LASTS: Final = 5.0  # seconds; a server that waits for its connections before it ends waits for us as well
+_LASTS: Final = 60.0  # seconds of a stream; who may see the page is asked anew with the next one
+_LASTS_UNTOLD: Final = 5.0  # where we are not told that the server ends, for it waits for its streams
 _SIGN_OF_LIFE: Final = 2.0  # seconds
 _MOST_VIEWERS: Final = 200
 _HEADERS: Final = (
@@ -99,7 +101,8 @@ async def stream(live: Live, scope: Scope, receive: Receive, *, send: Send) -> N
 
 
 async def _feed(live: Live, known: str, gone: Callable[[], bool], *, send: Send) -> None:
-    end = monotonic() + _LASTS
+    ending = server_ending()
+    end = monotonic() + (_LASTS if ending else _LASTS_UNTOLD)
     frame = await live.frame()
     event = b"retry: 2000\n" + (frame.event(known) or b"data: {}\n\n")
     sent = monotonic()
@@ -108,7 +111,7 @@ async def _feed(live: Live, known: str, gone: Callable[[], bool], *, send: Send)
             if event or monotonic() - sent >= _SIGN_OF_LIFE:
                 await _send_part(send, event or b"data: {}\n\n")
                 sent = monotonic()
-            if monotonic() >= end:
+            if monotonic() >= end or (ending and ending()):
                 return await _send_part(send, b"event: again\ndata: {}\n\n")
             known = frame.ident
             frame = await live.tick()

@@ -82,11 +82,16 @@ def breaker(state, failures, successes):
         isp_circuit_breaker_failures={("gateway",): failures},
         isp_circuit_breaker_calls_total={("gateway", "success"): successes, ("gateway", "failure"): 1},
         isp_circuit_breaker_retry_after_seconds={("gateway",): 12.5},
+        isp_circuit_breaker_transitions_total={
+            ("gateway", "closed", "open"): 1,
+            ("gateway", "open", "half_open"): 7,
+            ("gateway", "half_open", "open"): 6,
+        },
     )
 
 
 def test_of_several_workers_the_worst_state_is_told():
-    """One worker's open breaker is told as open, calls are summed, failures that count now are the highest."""
+    """One worker's open breaker is told as open, calls and openings are summed, failures are the most."""
     merged = merge_snapshots([breaker("closed", 1, 100), breaker("open", 3, 50)])
     assert circuit_breakers(merged)["gateway"] == {
         "state": "open",
@@ -96,5 +101,6 @@ def test_of_several_workers_the_worst_state_is_told():
         "rejected": 0,
         "slow_calls": 0,
         "retry_after_ms": 12_500,
+        "opened": 2,
         "opened_at": None,
     }

@@ -139,13 +139,29 @@ async def test_a_reading_that_fails_is_logged_and_tried_again(service, live, fas
 
 
 async def test_drawing_never_takes_more_than_its_share(live):
-    """The dearer a frame and the more viewers, the longer the pause; from four a second to one in two seconds."""
-    live._viewers, live._cost = 1, 0.0001
+    """The dearer drawing and sending were, the longer the pause; from four a second to one in two seconds."""
+    live._viewers, live._drawing_cost, live._sending_cost = 1, 0.0009, 0.0
     assert live._pause() == 0.25
-    live._viewers, live._cost = 50, 0.0025
-    assert live._pause() == pytest.approx(10 / 7)
-    live._cost = 1.0
+    live._sending_cost = 0.0036
+    assert live._pause() == pytest.approx(0.5)
+    live._drawing_cost = 1.0
     assert live._pause() == 2.0
+
+
+async def test_what_sending_costs_is_measured(live, fast):
+    """What viewers do with a frame in the same turn of the event loop counts as the price of sending it."""
+
+    async def watch():
+        with live.watched():
+            for _ in range(3):
+                await live.tick()
+                sum(range(100_000))
+
+    watching = asyncio.create_task(watch())
+    while not live._sending_cost > 100e-6:
+        await asyncio.wait_for(live.tick(), 20)
+    await watching
+    await live.aclose()
 
 
 def a_scope(**more):
@@ -174,8 +190,9 @@ class Client:
 
 
 async def test_a_stream_ends_by_itself_and_asks_to_be_asked_again(live, fast, monkeypatch):
-    """A stream lasts some seconds, so that a server that waits for its connections can stop; then it says `again`."""
-    monkeypatch.setattr(_viewer, "_LASTS", 0.1)
+    """Where the server does not tell its end a stream lasts some seconds, so that it can; then it says `again`."""
+    monkeypatch.setattr(_viewer, "server_ending", lambda: None)
+    monkeypatch.setattr(_viewer, "_LASTS_UNTOLD", 0.1)
     client = Client()
     await asyncio.wait_for(stream(live, a_scope(), client.receive, send=client.send), 5)
     assert client.sent[0]["status"] == 200
@@ -186,6 +203,19 @@ async def test_a_stream_ends_by_itself_and_asks_to_be_asked_again(live, fast, mo
     assert headers[b"content-type"].startswith(b"text/event-stream")
     assert headers[b"x-accel-buffering"] == b"no"
     assert b"no-transform" in headers[b"cache-control"]
+
+
+async def test_a_stream_ends_with_its_server(live, fast, monkeypatch):
+    """A server that tells its end is not kept: the stream says `again` with the next frame."""
+    ending = []
+    monkeypatch.setattr(_viewer, "server_ending", lambda: lambda: bool(ending))
+    client = Client()
+    running = asyncio.create_task(stream(live, a_scope(), client.receive, send=client.send))
+    await asyncio.wait_for(client.fed.wait(), 20)
+    assert not running.done()
+    ending.append(True)
+    await asyncio.wait_for(running, 20)
+    assert client.body.endswith(b"event: again\ndata: {}\n\n")
 
 
 async def test_a_viewer_that_leaves_is_let_go(live, fast):

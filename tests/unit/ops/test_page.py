@@ -5,11 +5,12 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isp_perf.metrics._snapshot import Snapshot
-from isp_perf.ops._history import Today
+from isp_perf.ops._history import FIGURES, MARKS, Today, Traces
 from isp_perf.ops._page import asset, html_page, page_headers
 from isp_perf.ops._picture import picture
 from isp_perf.ops._sections import draw
@@ -91,6 +92,7 @@ def service(text="x", rows=3):
             "rejected": 3,
             "retry_after_ms": 1000,
             "slow_calls": 4,
+            "opened": 2,
             "opened_at": 5.0,
         }
         for _ in times
@@ -102,13 +104,21 @@ def service(text="x", rows=3):
     return {**shown, "saved": Today(None).saved(Snapshot({}), 1e9), "own": own}
 
 
-def rendered(shown, paths=None):
-    return html_page(draw(shown, paths or {}).cards, ident="token.1", one_worker=False)
+def drawn(path="M0 0"):
+    """Traces with a path for every line and strip."""
+    lines = {f"{name}-{number}": path for name in FIGURES for number in range(2)}
+    return Traces(
+        lines, {"x": {"good": "M0 4H60", "bad": "M60 4H120"}, "&" * 200: dict.fromkeys(MARKS, 13 * "M100 4H103")}
+    )
+
+
+def rendered(shown, traces=None):
+    return html_page(draw(shown, traces or Traces()).cards, ident="token.1", one_worker=False)
 
 
 def test_the_page_is_well_formed_and_asks_for_nothing():
     """Tags nest, ids are unique, and no element names anything outside the page."""
-    page = Reader(rendered(service(), {"rate": "M0 1L2 3"}).decode())
+    page = Reader(rendered(service("x"), drawn()).decode())
     assert len(page.ids) == len(set(page.ids))
     for tag, attributes in page.tags:
         assert tag not in {"iframe", "object", "embed", "base", "form", "img"}
@@ -154,7 +164,7 @@ def test_no_label_can_become_markup(text):
 
 def test_an_attack_stays_text():
     """Markup in every label is shown as text, in the page and in the cards of the stream."""
-    draft = draw(service(ATTACK), {})
+    draft = draw(service(ATTACK), Traces())
     page = rendered(service(ATTACK)).decode()
     assert "<img" not in page
     assert page.count("<script>") == 1
@@ -163,25 +173,39 @@ def test_an_attack_stays_text():
 
 def test_the_page_is_small_whatever_it_shows():
     """A thousand rows of long names that need escaping everywhere, with full lines, are still at most 40 kB."""
-    line = "M" + "L".join(f"{number} 12.3" for number in range(121))
-    assert len(rendered(service("&" * 200, 1000), dict.fromkeys(("rate", "errors", "p99", "hits"), line))) <= 40_000
+    line = "M" + "L".join(f"{number} 23" for number in range(0, 121, 2))
+    assert len(rendered(service("&" * 200, 1000), drawn(line))) <= 40_000
     assert len(rendered(service("/a/plain/route", 10))) <= 25_000
 
 
 def test_the_same_figures_have_the_same_shape():
     """Figures that change leave the shape of every card alone; another row changes the shape of its card only."""
-    first, second = draw(service(rows=3), {}), draw(service(rows=3) | {"at": 5}, {})
+    first, second = draw(service(rows=3), Traces()), draw(service(rows=3) | {"at": 5}, Traces())
     assert first.shapes == second.shapes
     other = service(rows=3)
     other["routes"] = other["routes"][:2]
-    changed = draw(other, {})
+    changed = draw(other, Traces())
     assert {name for name in changed.shapes if changed.shapes[name] != first.shapes[name]} == {"routes"}
+
+
+def test_a_breakers_time_line_is_drawn_in_its_row():
+    """The row of a breaker holds a picture of its states, by mark, and how often it opened."""
+    page = rendered(service("x"), drawn()).decode()
+    assert '<path id="p-br0-bad" d="M60 4H120"/>' in page
+    assert '<path id="p-br0-warn" d=""/>' in page
+    assert '<td id="br0-2">2</td>' in page
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(30, "1 min"), (900, "15 min"), (7_100, "119 min"), (21_600, "6 h")])
+def test_the_page_says_how_far_its_lines_go_back(seconds, text):
+    """Under the lines stands what they span, in minutes, from two hours on in hours."""
+    assert draw(service(), Traces(spans=(60.0, seconds))).cells["k-s1"] == text
 
 
 def test_every_figure_of_the_stream_has_its_element():
     """Each id that the stream may send exists in the page, as does each card."""
-    draft = draw(service(), dict.fromkeys(("rate", "errors", "p99", "hits"), "M0 0"))
-    page = Reader(rendered(service()).decode())
+    draft = draw(service(), drawn())
+    page = Reader(rendered(service(), drawn()).decode())
     assert set(draft.cells) | set(draft.cards) | {f"p-{name}" for name in draft.paths} <= set(page.ids)
     for ident in re.findall(r'at\("([a-z]+)"\)', asset("page.js")):
         assert ident in page.ids

@@ -8,7 +8,7 @@ import pytest
 from isp_perf.metrics import MetricRegistry, _from_cache, _from_queries
 from isp_perf.metrics._http import HttpMetrics
 from isp_perf.metrics._snapshot import Column, Snapshot
-from isp_perf.ops._history import Checkpoints, History, Today, started_at
+from isp_perf.ops._history import Checkpoints, History, Today, Traces, started_at
 from isp_perf.ops._picture import STREAM_ROUTE, picture, savings
 from isp_perf.ops._sections import draw
 
@@ -80,7 +80,7 @@ def test_nothing_used_is_a_picture_too():
     """A service that used no feature has every part of the picture, and every card."""
     empty = picture(EMPTY, EMPTY, 0.0)
     assert empty["caches"] == empty["hot_keys"] == empty["breakers"] == empty["routes"] == []
-    draft = draw({**empty, "saved": Today(None).saved(EMPTY, 1e9), "own": {}}, {})
+    draft = draw({**empty, "saved": Today(None).saved(EMPTY, 1e9), "own": {}}, Traces())
     assert "No request yet." in draft.cards["routes"]
 
 
@@ -167,13 +167,55 @@ def test_a_process_knows_when_it_started():
     assert started_at(2**22 + 1) is None
 
 
-def test_lines_take_one_point_a_second():
-    """Four pictures a second add one point, and unknown values none."""
+def test_lines_hold_the_means_of_their_parts():
+    """Of the samples of one part of a line the mean is kept, for minutes and for hours; unknown values add nothing."""
     history = History()
     before, now = http_snapshots()
     shown = picture(now, before, 5.0)
     for number in range(9):
-        paths = history.add(number * 0.25, shown)
-    assert len(history._points["rate"]) == 3
-    assert paths["rate"].startswith("M")
-    assert paths["hits"] == ""
+        shown["requests"]["per_second"] = float(number)
+        traces = history.add(number * 2.5, shown)
+    minutes, hours = history._lines["rate"]
+    assert [mean for _, mean, _ in minutes._points] == [float(number) for number in range(9)]
+    assert [(mean, weight) for _, mean, weight in hours._points] == [(4.0, 9)]
+    assert traces.lines["rate-0"].startswith("M")
+    assert traces.lines["hits-0"] == ""
+    assert traces.spans == (60.0, 60.0)
+
+
+def test_six_hours_are_remembered_in_few_points():
+    """However long it runs, a line holds 360 points, which reach back over its span."""
+    history = History()
+    before, now = http_snapshots()
+    shown = picture(now, before, 5.0)
+    for number in range(0, 8 * 3600, 10):
+        traces = history.add(float(number), shown)
+    minutes, hours = history._lines["rate"]
+    assert len(hours._points) == 360
+    assert hours._points[-1][0] - hours._points[0][0] == pytest.approx(21_600 - 60)
+    assert len(minutes._points) <= 360
+    assert traces.spans == (900.0, 21_600.0)
+
+
+def breaker_row(state, opened=0):
+    return {"breaker": "whatsapp_api", "state": state, "opened": opened}
+
+
+def test_a_breakers_states_are_a_time_line():
+    """Each state is a stretch of the strip in its mark, at its time; the present one reaches the right edge."""
+    history = History()
+    shown = picture(EMPTY, EMPTY, 0.0)
+    states = [(0.0, "closed", 0), (30.0, "open", 1), (45.0, "half_open", 1), (60.0, "half_open", 1)]
+    for at, state, opened in states:
+        traces = history.add(at, {**shown, "breakers": [breaker_row(state, opened)]})
+    assert traces.strips["whatsapp_api"] == {"good": "M0 4H60", "bad": "M60 4H90", "warn": "M90 4H120"}
+
+
+def test_an_opening_between_two_samples_is_not_lost():
+    """A breaker that opened and closed while nobody sampled is marked as open for a moment."""
+    history = History()
+    shown = picture(EMPTY, EMPTY, 0.0)
+    for at, opened in ((0.0, 3), (30.0, 4), (60.0, 4)):
+        traces = history.add(at, {**shown, "breakers": [breaker_row("closed", opened)]})
+    assert traces.strips["whatsapp_api"]["bad"] == "M60 4H63"
+    assert history.add(70.0, shown).strips == {}
