@@ -121,6 +121,9 @@ class _NoState:
     def here(self) -> None:
         """Return no link."""
 
+    def refuse(self, name: str) -> None:
+        """Refuse nothing."""
+
 
 _NO_STATE = _NoState()
 
@@ -178,7 +181,10 @@ class PipelinedRedis(Redis):
             redis.exceptions.RedisError: the server's own error, or an argument that cannot be sent (``DataError``).
         """
         way = self._ways[args[0]]
-        if not way.fast or (link := self._state.here()) is None:
+        if not way.fast:
+            return await self._execute_slowly(way, args, options)
+        if (link := self._state.here()) is None:
+            self._state.refuse(way.name)
             return await self._execute_slowly(way, args, options)
         if self._learnt.families and self._is_large(way, args):
             return await self._execute_slowly(way, args, options)
@@ -194,6 +200,8 @@ class PipelinedRedis(Redis):
     async def get(self, name: Any) -> Any:
         """Return the value of a key, or ``None``: redis-py's ``get`` without its detours, for it is the hot one."""
         link = self._state.here()
+        if link is None:
+            self._state.refuse("GET")
         if link is None or self._learnt.families or not self._plain_get:
             return await self.execute_command("GET", name, keys=[name])
         try:

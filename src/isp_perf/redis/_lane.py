@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import AuthenticationError, ReadOnlyError
 
 from isp_perf._core.backoff import full_jitter
+from isp_perf._runtime.patience import patience
 from isp_perf.errors import RemoteError
 from isp_perf.redis._config import RedisSettings
 from isp_perf.redis._entry import LinkLostError
@@ -187,7 +188,7 @@ class Lane:
 
     async def _open_in_time(self) -> Link:
         settings = self._settings
-        async with asyncio.timeout(settings.connect_timeout):
+        async with patience(settings.connect_timeout):
             link = Link(
                 await self._open(),
                 timeout=settings.timeout,

@@ -79,6 +79,15 @@ class LoopState:
         """Return the fast link, if there is one and the running loop is this one."""
         return self.fast.link if self.thread == get_ident() and self.running() else None
 
+    def refuse(self, name: str) -> None:
+        """Raise what a command means while the server is away, if that is known and the running loop is this one.
+
+        Raises:
+            NotSentError: the fast lane is down.
+        """
+        if self.fast.down is not None and self.thread == get_ident() and self.running():
+            raise self.fast.down_error(name)
+
     async def watch(self) -> None:
         """Have the lanes closed when the loop closes its async generators."""
         await anext(self._watcher)

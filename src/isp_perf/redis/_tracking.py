@@ -17,6 +17,7 @@ from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionE
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 
+from isp_perf._runtime.patience import patience
 from isp_perf.errors import RemoteError
 from isp_perf.redis._bulletin import BlockingNews, Bulletin, News, mispaired, unheard
 from isp_perf.redis._combine import Combiner
@@ -43,6 +44,7 @@ _NAME = "a cache order"
 _RESP2 = 2
 _CHECK_SECONDS = 0.5  # between two PINGs beside the orders
 _LONGEST_RETRY = 0.15  # seconds between two attempts to connect: the cache wants to be back soon after the server is
+_LONGEST_LAG = 10.0  # seconds after which a loop that never had its turn gives up connecting all the same
 _LATE_SHARE = 0.25  # a wait that ended later than this share of its limit was our own loop's delay, not the server's
 
 
@@ -86,7 +88,7 @@ async def perform_on(
     started = lane.loop.time()
     link = lane.link
     if link is None:
-        link = await lane.acquire(_NAME, started + connect_within)
+        link = await _connected(lane, within=connect_within)
     commands = dialect.commands(orders)
     replies = await _replies(link, lane, commands, within=within)
     if again := dialect.again(orders, commands, replies):
@@ -96,6 +98,16 @@ async def perform_on(
         link.fail(InvalidResponse("an answer belongs to another command"))
         raise LostNotSentError(f"{_NAME} on {lane.node}: the link lost its order", 0.0)
     return _meanings(orders, replies, node=lane.node, since=started)
+
+
+async def _connected(lane: Lane, *, within: float) -> Link:
+    """Return the link of ``lane``, connecting first; the delays of our own loop do not count."""
+    try:
+        async with patience(within):
+            return await lane.acquire(_NAME, lane.loop.time() + within + _LONGEST_LAG)
+    except TimeoutError as late:
+        text = f"{_NAME} on {lane.node}: not sent, no connection within {within:.3f} s"
+        raise TimedOutNotSentError(text, lane.retry_after()) from (lane.down or late)
 
 
 async def _replies(link: Link, lane: Lane, commands: Sequence[Command], *, within: float) -> list[Any]:
