@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from isp_perf._core.etags import Marks, mark
-from isp_perf._core.negotiation import members_of
+from isp_perf._core.negotiation import KNOWN_CODINGS, members_of
 
 __all__ = [
     "Headers",
@@ -26,6 +26,8 @@ _READ: Final = frozenset(
 # Integrity fields describe the bytes before coding (RFC 9530), and ranges of coded bytes are not what was asked for.
 _DIGESTS: Final = frozenset({b"content-md5", b"digest", b"content-digest", b"repr-digest"})
 _DROPPED: Final = _DIGESTS | {b"content-length", b"accept-ranges", b"content-encoding", b"transfer-encoding"}
+_CODING_LINES: Final = {coding: (b"content-encoding", coding.encode("ascii")) for coding in (*KNOWN_CODINGS, "dcz")}
+_CHANGED: Final = _DROPPED | {b"etag"}
 _MAX_LENGTH_DIGITS = 18
 
 
@@ -109,19 +111,17 @@ def coded_headers(
     out: Headers = []
     for pair in headers:
         key = pair[0].lower()
-        if key in _DROPPED:
-            continue
-        if key == b"etag":
+        if key not in _CHANGED:
+            out.append(pair)
+        elif key == b"etag":
             tag = mark(pair[1], coding, strong=strong)
             if tag is not None:
                 out.append((pair[0], tag))
-        else:
-            out.append(pair)
     if vary is None:
         out.append(wanted.line)
     elif missing := _missing(vary, wanted.members):
         _varied(out, missing)
-    out.append((b"content-encoding", coding.encode("ascii")))
+    out.append(_CODING_LINES[coding])
     return out
 
 

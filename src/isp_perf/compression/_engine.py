@@ -205,11 +205,11 @@ class Engine:
 
     def encode(self, choice: Choice, body: bytes) -> tuple[bytes, float]:
         """Encode a complete body here and now, learn from it, and return it with the seconds it took."""
-        coded, seconds = self._encode(choice, body)
-        self.stats.codec_seconds += seconds
+        result = self._encode(choice, body)
+        self.stats.codec_seconds += result[1]
         if len(body) >= OBSERVED_FROM:
-            self._cost.observe(choice, len(body), seconds)
-        return coded, seconds
+            self._cost.observe(choice, len(body), result[1])
+        return result
 
     async def encode_away(self, choice: Choice, body: bytes) -> tuple[bytes, float]:
         """Encode a complete body in a thread; the time it took there teaches nothing, for threads share the cores."""

@@ -14,7 +14,7 @@ from isp_perf.compression._offload import Offload
 from isp_perf.compression._stats import CompressionStats
 from isp_perf.errors import ConfigurationError
 
-__all__ = ["CompressionMiddleware", "make_engine"]
+__all__ = ["CompressionMiddleware"]
 
 _BUDGET = Budget()
 _STREAMING = Streaming()
@@ -35,50 +35,11 @@ def _check_breach(breach: Breach | None, dictionaries: Dictionaries | None) -> N
         raise ConfigurationError("dictionaries", "given with breach", rule, "choose one of the two")
 
 
-def make_engine(
-    *,
-    minimum_size: int = 1024,
-    encodings: tuple[str, ...] = KNOWN_CODINGS,
-    budget: Budget = _BUDGET,
-    types: Iterable[str] = DEFAULT_TYPES,
-    exclude: Iterable[str] = (),
-    etag: Literal["weak", "suffix"] = "weak",
-    not_acceptable: Literal["406", "identity"] = "406",
-    breach: Breach | None = None,
-    cache: VariantCache | None = None,
-    dictionaries: Dictionaries | None = None,
-    streaming: Streaming = _STREAMING,
-    stats: CompressionStats | None = None,
-    executor: Executor | None = None,
-) -> Engine:
-    """Check the settings of ``CompressionMiddleware`` and resolve them.
-
-    Raises:
-        ConfigurationError: a setting is out of its range, or two contradict each other.
-    """
+def _check_values(minimum_size: int, types: Iterable[str], exclude: Iterable[str]) -> None:
     if isinstance(minimum_size, bool) or minimum_size < 0:
         raise ConfigurationError("minimum_size", minimum_size, "bytes >= 0", "1024 is the default")
     if isinstance(types, str) or isinstance(exclude, str):
         raise ConfigurationError("types/exclude", "a string", "a collection of strings", "put it into a tuple")
-    if not_acceptable not in ("406", "identity"):
-        raise ConfigurationError("not_acceptable", not_acceptable, "'406' or 'identity'", "keep '406'")
-    _check_tags(etag, budget, cache)
-    _check_breach(breach, dictionaries)
-    return Engine(
-        minimum_size=minimum_size,
-        encodings=checked_codings("encodings", encodings),
-        budget=budget,
-        types=types,
-        exclude=exclude,
-        strong_tags=etag == "suffix",
-        refuses=not_acceptable == "406",
-        breach=breach,
-        cache=cache,
-        dictionaries=dictionaries,
-        streaming=streaming,
-        stats=stats,
-        offload=Offload(executor),
-    )
 
 
 class CompressionMiddleware:
@@ -106,9 +67,16 @@ class CompressionMiddleware:
         stats: the record to count in; ``None`` makes one, found as ``.stats``.
         executor: threads for large bodies; ``None``: up to 4 of our own.
 
+    Attributes:
+        app: the application.
+        engine: what decides; ``CompressedJSONResponse`` asks it as well.
+
     Raises:
         ConfigurationError: a setting is out of its range, or two contradict each other.
     """
+
+    app: ASGIApp
+    engine: Engine
 
     def __init__(
         self,
@@ -128,35 +96,40 @@ class CompressionMiddleware:
         stats: CompressionStats | None = None,
         executor: Executor | None = None,
     ) -> None:
+        _check_values(minimum_size, types, exclude)
+        if not_acceptable not in ("406", "identity"):
+            raise ConfigurationError("not_acceptable", not_acceptable, "'406' or 'identity'", "keep '406'")
+        _check_tags(etag, budget, cache)
+        _check_breach(breach, dictionaries)
         self.app = app
-        self._engine = make_engine(
+        self.engine = Engine(
             minimum_size=minimum_size,
-            encodings=encodings,
+            encodings=checked_codings("encodings", encodings),
             budget=budget,
             types=types,
             exclude=exclude,
-            etag=etag,
-            not_acceptable=not_acceptable,
+            strong_tags=etag == "suffix",
+            refuses=not_acceptable == "406",
             breach=breach,
             cache=cache,
             dictionaries=dictionaries,
             streaming=streaming,
             stats=stats,
-            executor=executor,
+            offload=Offload(executor),
         )
-        self._excluded = self._engine.excluded
+        self._excluded = self.engine.excluded
 
     @property
     def stats(self) -> CompressionStats:
         """The record this middleware counts in."""
-        return self._engine.stats
+        return self.engine.stats
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection as ASGI 3 asks."""
         if scope["type"] != "http" or (self._excluded is not None and self._left_alone(scope)):
             await self.app(scope, receive, send)
             return
-        request = self._engine.request(scope)
+        request = self.engine.request(scope)
         if request.answer is not None:
             await request.answer(scope["method"], send)
             return
@@ -172,5 +145,5 @@ class CompressionMiddleware:
 
     def _left_alone(self, scope: Scope) -> bool:
         excluded = self._excluded is not None and self._excluded.match(scope["path"]) is not None
-        self._engine.stats.skipped["excluded"] += excluded
+        self.engine.stats.skipped["excluded"] += excluded
         return excluded

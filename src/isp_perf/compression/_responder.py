@@ -141,7 +141,7 @@ class Responder:
         request = self._request
         value = self._scope.get(SCOPE_KEY)
         self._options = DEFAULTS if value is None else options_of(value)
-        if value is False or getattr(self._scope.get("endpoint"), OPT_OUT, False):
+        if value is False or ("endpoint" in self._scope and hasattr(self._scope["endpoint"], OPT_OUT)):
             return "opted_out"
         if request.reason is not None and not self._forced():
             return request.reason
@@ -247,8 +247,7 @@ class Responder:
 
     def _whole(self, message: Message, body: bytes) -> Awaitable[None]:
         """Encode a complete body: with a dictionary, from the variant cache, by the codec here, or in a thread."""
-        dictionary = None if self._request.use is None else self._dictionary()
-        if dictionary is not None:
+        if self._request.use is not None and (dictionary := self._dictionary()) is not None:
             return self._whole_with(dictionary.code, message, body)
         choice, coded, seconds = self._encoded_now(body)
         if coded is None:

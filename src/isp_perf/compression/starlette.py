@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from isp_perf.compression._engine import Engine
-from isp_perf.compression._middleware import make_engine
+from isp_perf.compression._middleware import CompressionMiddleware
 from isp_perf.compression._responder import Responder
 from isp_perf.compression._stats import CompressionStats
 
@@ -26,7 +26,7 @@ class CompressedJSONResponse(JSONResponse):
     """
 
     compression_stats: ClassVar[CompressionStats] = CompressionStats()
-    _engine: ClassVar[Engine] = make_engine(stats=compression_stats)
+    _engine: ClassVar[Engine] = CompressionMiddleware(JSONResponse(None), stats=compression_stats).engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response to the client of ``scope``, coded for it."""

@@ -5,12 +5,14 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from isp_perf._core.cost import BEST_LEVELS, FAST_LEVELS, LEVELS
-from isp_perf.compression._codecs import available, codec, dictionary_codec, library
+from isp_perf.compression._codecs import _Encoders, available, codec, dictionary_codec, library
 
 ZSTD = library("compression.zstd", "backports.zstd")
 CODINGS = available(("br", "zstd", "gzip", "deflate"))
@@ -89,3 +91,29 @@ def test_an_open_event_stream_costs_40_kib_at_most():
     gc.collect()
     done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=60)
     assert float(done.stdout) <= 40
+
+
+@needs_zstd
+@pytest.mark.parametrize("level", [1, 3, 19])
+def test_an_encoder_that_is_used_again_codes_as_a_new_one(level):
+    """Kept zstd encoders have no memory: every frame is the one that a new encoder makes."""
+    bodies = [b"sem sinal " * size for size in (3, 400, 1, 90_000, 0, 400)]
+    assert [codec("zstd").whole(body, level) for body in bodies] == [ZSTD.compress(body, level) for body in bodies]
+
+
+@needs_zstd
+def test_no_thread_uses_the_encoder_of_another():
+    """Each thread makes an encoder of its own, once, and one of the highest levels each time."""
+    made = []
+
+    def make(level):
+        made.append((threading.get_ident(), level))
+        return ZSTD.ZstdCompressor(level=level)
+
+    encoders = _Encoders(make, (3,))
+    with ThreadPoolExecutor(1) as executor:
+        for level in (3, 3, 19, 19):
+            for run in (encoders.whole, lambda *job: executor.submit(encoders.whole, *job).result()):
+                assert ZSTD.decompress(run(b"sem sinal", level)) == b"sem sinal"
+    assert [level for thread, level in made if thread == threading.get_ident()] == [3, 19, 19]
+    assert [level for thread, level in made if thread != threading.get_ident()] == [3, 19, 19]
