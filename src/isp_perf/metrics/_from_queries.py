@@ -14,6 +14,7 @@ __all__ = ["QUERIES"]
 _NANOSECONDS = 1e9
 _COUNT = Spec("isp_queries_total", "counter", "Statements the driver executed.")
 _SECONDS = Spec("isp_queries_seconds_total", "counter", "Time the driver worked on them.")
+_DURATION = Spec("isp_queries_duration_seconds", "histogram", "Time the driver worked on a statement.")
 _FINDINGS = Spec(
     "isp_queries_findings_total", "counter", "N+1, repeated reads, write loops and unused preloads found.", ("kind",)
 )
@@ -32,6 +33,7 @@ def _read(watch: "Watch", readings: Readings) -> None:
     stats = watch.stats
     readings.add(_COUNT, stats.statements)
     readings.add(_SECONDS, stats.nanoseconds / _NANOSECONDS)
+    readings.add_histogram(_DURATION, watch.cells, stats.nanoseconds)
     for kind in ("n_plus_one", "repeated_read", "write_loop", "unused_preload"):
         readings.add(_FINDINGS, getattr(stats, kind), kind)
     for (kind, path, file, line), findings in list(watch.sites.items()):
@@ -47,5 +49,5 @@ QUERIES = Feature(
     "isp_perf.queries._watch",
     "WATCHES",
     read=_read,
-    specs=(_COUNT, _SECONDS, _FINDINGS, _SITES, _BATCHES, _PRELOADED, _BUDGET, _SLOW, _UNEXPLAINED),
+    specs=(_COUNT, _SECONDS, _DURATION, _FINDINGS, _SITES, _BATCHES, _PRELOADED, _BUDGET, _SLOW, _UNEXPLAINED),
 )

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Engine, event
 
+from isp_perf._core.histogram import CELLS, cell_of
 from isp_perf._core.index_rules import Need
 from isp_perf._core.query_findings import Entry, Finding
 from isp_perf.errors import NPlusOneError
@@ -48,6 +49,9 @@ class Watch:
     Args:
         engine: the engine whose statements are seen from now on.
         stats: the counters to count in.
+
+    Attributes:
+        cells: the statements by the time the driver worked on each, in nanoseconds (``_core.histogram``).
     """
 
     __slots__ = (
@@ -56,6 +60,7 @@ class Watch:
         "_seen",
         "_unread",
         "budget",
+        "cells",
         "detect",
         "engine",
         "handle",
@@ -65,6 +70,7 @@ class Watch:
         "stats",
     )
 
+    cells: list[int]
     engine: Engine
     observed: dict[str, tuple[str, list[Need]]]
     sites: dict[tuple[str, str, str, int], int]
@@ -73,6 +79,7 @@ class Watch:
     def __init__(self, engine: Engine, stats: QueryStats) -> None:
         self.engine = engine
         self.stats = stats
+        self.cells = [0] * CELLS
         self.detect: Detect = "off"
         self.budget: int | None = None
         self.slow: SlowLog | None = None
@@ -142,6 +149,8 @@ class Watch:
     def _add(self, call: tuple[Any, ...], spent: int) -> None:
         self.stats.statements += 1
         self.stats.nanoseconds += spent
+        cell = cell_of(spent)
+        self.cells[cell] += 1
         if self.slow is not None and spent >= self.slow.limit:
             self.slow.note(call[1], spent)
 

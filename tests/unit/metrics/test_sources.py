@@ -6,7 +6,9 @@ import sys
 import time
 
 import pytest
+from sqlalchemy import create_engine, text
 
+from isp_perf._core.histogram import CELLS
 from isp_perf.breaker import CircuitBreaker, CircuitConfig, CircuitRegistry
 from isp_perf.cache import CacheManager
 from isp_perf.compression import CompressionStats
@@ -18,6 +20,7 @@ from isp_perf.metrics._from_redis import REDIS
 from isp_perf.metrics._from_runtime import Runtime
 from isp_perf.metrics._snapshot import Readings, Snapshot, Spec
 from isp_perf.metrics._sources import Feature
+from isp_perf.queries import count_queries, install
 from isp_perf.redis import RedisPool
 
 
@@ -167,12 +170,14 @@ def test_queries_tell_statements_and_findings():
             batches, peers, unused_preload, slow, unexplained = 5, 60, 8, 9, 6
 
         sites = {("n_plus_one", "Conversa.mensagens", "/home/somebody/support/main.py", 41): 5}
+        cells = [0, 7, *[0] * (CELLS - 2)]
 
     readings = Readings()
     QUERIES._read(Watch, readings)
     columns = readings.columns()
     assert columns["isp_queries_total"].values == [7]
     assert columns["isp_queries_seconds_total"].values == [2.5]
+    assert columns["isp_queries_duration_seconds"].values == [[*Watch.cells, 2_500_000_000]]
     assert columns["isp_queries_findings_total"].grouped("kind") == {
         "n_plus_one": 1,
         "repeated_read": 2,
@@ -186,6 +191,21 @@ def test_queries_tell_statements_and_findings():
     assert columns["isp_queries_unexplained_total"].values == [6]
     sites = columns["isp_queries_site_findings_total"].by_key()
     assert sites == {("n_plus_one", "Conversa.mensagens", "support/main.py:41"): 5}
+
+
+def test_every_statement_has_a_duration():
+    """What an installed engine executed within a count of queries is in the histogram, each statement once."""
+    engine = create_engine("sqlite://")
+    handle = install(engine)
+    with engine.connect() as connection, count_queries() as queries:
+        for _ in range(3):
+            connection.execute(text("SELECT 1"))
+        readings = Readings()
+        QUERIES(readings)
+        [duration] = readings.columns()["isp_queries_duration_seconds"].values
+        assert sum(duration[:-1]) >= queries.count == 3
+        assert duration[-1] > 0
+    handle.remove()
 
 
 def test_the_process_tells_memory_collections_and_version():
