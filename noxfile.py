@@ -102,10 +102,12 @@ def mutation(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Run the long storms: a million cancelled, timed-out and killed operations per server and event loop.
 
-    Without arguments also the keys of a million calls against each other, which are 500 billion pairs.
+    Without arguments it takes a night: ten million reads of random histories, healthy and in chaos (COHERENCE_READS
+    says how many otherwise), also the keys of a million calls against each other, which are 500 billion pairs.
     """
     install(session, "-e", ".[test]")
-    session.run("python", "-m", "pytest", "-n", "0", "-m", "soak", *session.posargs)
+    reads = os.environ.get("COHERENCE_READS", "100000" if session.posargs else "10000000")
+    session.run("python", "-m", "pytest", "-n", "0", "-m", "soak", *session.posargs, env={"COHERENCE_READS": reads})
     if not session.posargs:
         pairs = "tests/property/test_keys_collisions.py"
         session.run("python", "-m", "pytest", "-n", "0", pairs, env={"TEST_KEY_CALLS": "1000000"})
