@@ -1,7 +1,8 @@
 """One process of a random history: readers and writers of a cached truth; prints what they saw.
 
-`python coherence_worker.py '{"redis": ..., "truth": ..., "name": ..., "seed": ..., "keys": ..., "start": ..., ...}'`.
-Half the keys belong to a function with a local level, half to one with `max_stale=0`.
+`python coherence_worker.py '{"redis": ..., "truth": ..., "name": ..., "seed": ..., "keys": ..., "pause": ..., ...}'`
+says "ready", and reads `{"end": ..., "settled": ...}` from its input: moments of the monotonic clock. Half the keys
+belong to a function with a local level, half to one with `max_stale=0`.
 """
 
 import asyncio
@@ -96,10 +97,12 @@ class Worker:
         writes[place] = writes[place]._replace(acknowledged=time.monotonic())
 
     async def run(self):
-        """Do everything from the common start to the common end, and look again after it."""
+        """Do everything from the word of command to the common end, and look again after it."""
         for function in self.functions.values():
             await function(self.order["keys"][0])
-        await asyncio.sleep(max(0.0, self.order["start"] - time.monotonic()))
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        self.order |= json.loads(await asyncio.to_thread(sys.stdin.readline))
         tasks = [self.reader(number) for number in range(READERS)] + [self.writer(number) for number in range(WRITERS)]
         await asyncio.gather(*tasks)
         await asyncio.gather(*self.late)

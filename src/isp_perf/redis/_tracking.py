@@ -129,22 +129,23 @@ async def _waited(future: "asyncio.Future[list[Any]]", link: Link, lane: Lane, *
 
 
 class _Watch:
-    """Ends the wait for replies when nothing was heard for too long.
+    """Ends the wait for replies when nothing was heard, and nothing could be sent, for too long.
 
     Args:
         future: who waits.
         link: where the replies come from.
         node: the server, for the message.
-        within: seconds without a byte.
+        within: seconds without a byte in either direction.
     """
 
-    __slots__ = ("_due", "_future", "_give_up", "_link", "_node", "_timer", "_within")
+    __slots__ = ("_due", "_future", "_give_up", "_link", "_node", "_timer", "_unsent", "_within")
 
     def __init__(self, future: "asyncio.Future[list[Any]]", link: Link, node: str, *, within: float) -> None:
         self._future, self._link, self._node, self._within = future, link, node, within
         now = link.loop.time()
         self._give_up = now + max(1.0, within)
         self._due = now + within
+        self._unsent = link.transport.get_write_buffer_size()
         self._timer = link.loop.call_at(self._due, self._look)
 
     def end(self) -> None:
@@ -156,7 +157,9 @@ class _Watch:
             return
         now, within = self._link.loop.time(), self._within
         late = now - self._due > within * _LATE_SHARE
-        if now < self._give_up and (late or now - self._link.progress_at < within):
+        unsent, self._unsent = self._unsent, self._link.transport.get_write_buffer_size()
+        moving = self._unsent < unsent or now - self._link.progress_at < within
+        if now < self._give_up and (late or moving):
             self._due = now + within
             self._timer = self._link.loop.call_at(self._due, self._look)
             return
@@ -164,7 +167,26 @@ class _Watch:
         self._future.set_exception(TimedOutMaybeExecutedError(text))
 
 
-class TrackedChannel:
+class _Hearing:
+    """What channels of both colours say of how they hear."""
+
+    _listener: Listener
+    _news: News | BlockingNews | None
+    _tracks: bool
+
+    def _lost(self) -> None:
+        """Take note that orders got lost: what is published may be heard of, but nothing proves it."""
+        if self._news is not None:
+            self._news.stop()
+        self._listener.lost()
+
+    @property
+    def kind(self) -> str:
+        """How changes are heard of: ``"tracking"`` or ``"pubsub"``."""
+        return "tracking" if self._tracks else "pubsub"
+
+
+class TrackedChannel(_Hearing):
     """A lane of the running loop that hears of changes; made by ``RedisPool.channel``.
 
     Args:
@@ -254,17 +276,6 @@ class TrackedChannel:
         retry = replace(self._states.settings.retry, maximum=_LONGEST_RETRY)
         return state.open_lane("tracking", hooks, retry=retry)
 
-    def _lost(self) -> None:
-        """Take note that orders got lost: what is published may be heard of, but nothing proves it."""
-        if self._news is not None:
-            self._news.stop()
-        self._listener.lost()
-
-    @property
-    def kind(self) -> str:
-        """How changes are heard of: ``"tracking"`` or ``"pubsub"``."""
-        return "tracking" if self._tracks else "pubsub"
-
     @property
     def closed(self) -> bool:
         """Whether it was closed, by itself or with its pool."""
@@ -327,7 +338,7 @@ def _execute(
         raise lost_error(_NAME, node, lost, elapsed=time.monotonic() - started) from lost.cause
 
 
-class BlockingTrackedChannel:
+class BlockingTrackedChannel(_Hearing):
     """A connection for threads that hears of changes; made by ``RedisPool.blocking.channel``.
 
     Pushes are read together with replies, so somebody has to ask now and then: the cache's heartbeat does.
@@ -379,17 +390,6 @@ class BlockingTrackedChannel:
         if self._news is not None and number:
             self._news.caught_up(number, within=within)
         return answers
-
-    def _lost(self) -> None:
-        """Take note that orders got lost: what is published may be heard of, but nothing proves it."""
-        if self._news is not None:
-            self._news.stop()
-        self._listener.lost()
-
-    @property
-    def kind(self) -> str:
-        """How changes are heard of: ``"tracking"`` or ``"pubsub"``."""
-        return "tracking" if self._tracks else "pubsub"
 
     @property
     def closed(self) -> bool:
