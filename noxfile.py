@@ -1,4 +1,4 @@
-"""The sessions: ``check`` (every gate), ``tests``, ``docs``, ``bench``, ``foreign``, ``mutation`` and ``soak``.
+"""The sessions: every gate, the tests, the live page in a browser, the pages, the benchmarks, and the long runs.
 
 An environment is installed once and again only when ``pyproject.toml`` changes, so that a second run costs what the
 tools themselves cost.
@@ -67,6 +67,16 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Look at the live page in Chromium: the one on the PATH, else playwright's own, which is fetched."""
+    install(session, "-e", ".[test,browser]")
+    if shutil.which("chromium") is None:
+        session.run("playwright", "install", "chromium")
+    page = "tests/integration/test_live_page_browser.py"
+    session.run("python", "-m", "pytest", "-n", "0", page, *session.posargs, env={"BROWSER_TESTS": "required"})
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the pages, offline; a warning is an error."""
     install(session, *group("docs"))
@@ -103,7 +113,8 @@ def soak(session: nox.Session) -> None:
     """Run the long storms: a million cancelled, timed-out and killed operations per server and event loop.
 
     Without arguments it takes a night: ten million reads of random histories, healthy and in chaos (COHERENCE_READS
-    says how many otherwise), also the keys of a million calls against each other, which are 500 billion pairs.
+    says how many otherwise), also the keys of a million calls against each other, which are 500 billion pairs, and the
+    properties of queries, with fifty times the examples.
     """
     install(session, "-e", ".[test]")
     reads = os.environ.get("COHERENCE_READS", "100000" if session.posargs else "10000000")
@@ -111,6 +122,11 @@ def soak(session: nox.Session) -> None:
     if not session.posargs:
         pairs = "tests/property/test_keys_collisions.py"
         session.run("python", "-m", "pytest", "-n", "0", pairs, env={"TEST_KEY_CALLS": "1000000"})
+        queries = [
+            *map(str, Path("tests/property").glob("test_queries_*.py")),
+            "tests/stateful/test_cached_query_machine.py",
+        ]
+        session.run("python", "-m", "pytest", "-n", "0", *queries, env={"TEST_QUERY_TIMES": "50"})
 
 
 def group(name: str) -> list[str]:
