@@ -5,7 +5,7 @@ from hashlib import blake2b
 from itertools import chain
 from typing import Any, cast
 
-from sqlalchemy import CompoundSelect, Select, Table, TextClause
+from sqlalchemy import CompoundSelect, Select, Table, TableClause, TextClause
 from sqlalchemy.inspection import inspect
 from sqlalchemy.sql import visitors
 
@@ -148,8 +148,9 @@ def _shape_of(statement: Any, writes: Writes, dialect: Any) -> Shape:
         if is_temporary(table):
             rule = "a temporary table is another one for each connection"
             raise ConfigurationError("statement", table.name, rule, "read it without a cache")
-        writes.learn(table.metadata)
-        tags.update(map(tag_of, (table.name, *table.info.get("isp_tables", ()))))
+        if isinstance(table, Table):
+            writes.learn(table.metadata)
+        tags.update(map(tag_of, (table.name, *getattr(table, "info", {}).get("isp_tables", ()))))
     hidden = any(_may_hide(str(getattr(each, "text", each))) for each in fragments)
     names = repr([str(column.key) for column in statement.selected_columns])
     digest = blake2b(f"{dialect.name}\0{text}\0{names}".encode(), digest_size=10).hexdigest()
@@ -159,7 +160,7 @@ def _shape_of(statement: Any, writes: Writes, dialect: Any) -> Shape:
 def _parts(*roots: Any) -> tuple[set[Any], list[Any]]:
     """Return the tables in a statement, and what was written as text."""
     elements = list(chain.from_iterable(visitors.iterate(root) for root in roots if root is not None))
-    tables: set[Any] = {each for each in elements if isinstance(each, Table)}
+    tables: set[Any] = {each for each in elements if isinstance(each, TableClause)}
     return tables, list(filter(_is_text, elements))
 
 

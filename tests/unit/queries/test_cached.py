@@ -13,7 +13,9 @@ from sqlalchemy import (
     ForeignKey,
     Integer,
     MetaData,
+    String,
     Table,
+    column,
     create_engine,
     delete,
     event,
@@ -21,6 +23,7 @@ from sqlalchemy import (
     insert,
     literal_column,
     select,
+    table,
     text,
     union,
     update,
@@ -277,6 +280,19 @@ def test_cascades_count(engine, manager):
         session.execute(text("DELETE FROM clientes"))
         session.commit()
         assert cached_query(manager, session, select(Conversa.id), ttl=60) == ()
+
+
+def test_tables_that_only_have_a_name_count(engine, manager):
+    """Rows of a lightweight table() are dropped by commits that write it, through a join and a subquery too."""
+    clientes = table("clientes", column("id", Integer), column("nome", String))
+    newest = select(func.max(clientes.c.id)).scalar_subquery()
+    with Session(engine) as session, Session(engine) as writer:
+        statement = select(Conversa.id, clientes.c.nome).join(clientes, clientes.c.id == newest)
+        assert cached_query(manager, session, statement, ttl=60) == ((1, "ana"),)
+        session.rollback()
+        writer.add(Cliente(id=2, nome="bia"))
+        writer.commit()
+        assert cached_query(manager, session, statement, ttl=60) == ((1, "bia"),)
 
 
 def test_other_tables_do_not_matter(engine, names, asked):
