@@ -14,7 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from isp_perf.errors import ConfigurationError
-from isp_perf.queries import bulk_delete, bulk_insert, bulk_update, bulk_upsert, count_queries, install
+from isp_perf.queries import (
+    _bulk_postgresql,
+    bulk_delete,
+    bulk_insert,
+    bulk_update,
+    bulk_upsert,
+    count_queries,
+    install,
+)
 
 
 class Cor(enum.Enum):
@@ -153,10 +161,19 @@ def trouble(session, size):
 
 
 CHECKS = (everything, defaults, trouble)
-SIZES = (3, 250, 4500)
+WAYS = {"as chosen": (3, None), "arrays": (40, 10**9), "COPY": (40, 0)}
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.fixture(params=WAYS)
+def size(request, monkeypatch):
+    """How many rows a check works with, so that it goes one way from its first statement to its last."""
+    size, threshold = WAYS[request.param]
+    for table in (_bulk_postgresql._COPY_FROM, _bulk_postgresql._STAGE_FROM):
+        for driver in table if threshold is not None else ():
+            monkeypatch.setitem(table, driver, threshold)
+    return size
+
+
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg_async"])
 async def test_async_drivers(postgres_url, driver, size):
     """Both async drivers write the same rows, by arrays, COPY and temporary tables."""
@@ -170,7 +187,6 @@ async def test_async_drivers(postgres_url, driver, size):
     await engine.dispose()
 
 
-@pytest.mark.parametrize("size", SIZES)
 async def test_the_blocking_driver(postgres_url, size):
     """So does psycopg without a loop."""
 
@@ -184,6 +200,24 @@ async def test_the_blocking_driver(postgres_url, size):
         engine.dispose()
 
     await asyncio.to_thread(work)
+
+
+@pytest.mark.parametrize("rows", [20, 5000])
+async def test_the_way_is_chosen_by_the_number_of_rows(postgres_url, rows):
+    """A few rows are sent with the statement, many are copied."""
+    engine = create_async_engine(postgres_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(prepare)
+    handle = install(engine, batching="off")
+    async with AsyncSession(engine) as session:
+        with count_queries() as inserted:
+            await bulk_insert(session, Linha, [{"codigo": str(k), "numero": k} for k in range(rows)])
+        with count_queries() as changed:
+            await bulk_update(session, Linha, [{"codigo": str(k), "numero": 1} for k in range(rows)], key="codigo")
+        copies = [sum(each.text.startswith("COPY") for each in found.statements) for found in (inserted, changed)]
+        assert copies == ([1, 1] if rows > 1000 else [0, 0])
+    handle.remove()
+    await engine.dispose()
 
 
 async def test_async_sources_counting_and_cancellation(postgres_url):

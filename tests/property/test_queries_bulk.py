@@ -2,6 +2,7 @@
 
 import datetime as dt
 import enum
+import os
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -13,6 +14,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
 from isp_perf.queries import bulk_delete, bulk_insert, bulk_update, bulk_upsert
+
+TIMES = int(os.environ.get("TEST_QUERY_TIMES", "1"))  # the soak session tries more
 
 
 class Cor(enum.Enum):
@@ -89,7 +92,7 @@ def pair() -> tuple[Any, Any]:
     return engines
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15 * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(added=rows, repeat=st.sampled_from([1, 4]), chunk=st.integers(1, 9))
 def test_inserts_store_what_a_flush_stores(added, repeat, chunk):
     """Types, decorators, defaults and None give the same row as adding objects."""
@@ -106,7 +109,7 @@ def test_inserts_store_what_a_flush_stores(added, repeat, chunk):
     other.dispose()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15 * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(added=rows, changed=st.lists(st.tuples(st.integers(1, 12), row), max_size=8), gone=st.sets(st.integers(1, 12)))
 def test_changes_are_those_of_objects(added, changed, gone):
     """Updates, upserts and deletes leave the table as changing, adding and deleting objects one by one does."""

@@ -1,5 +1,6 @@
 """Keyset pages against a sorted list: any rows, any order, forwards and back, while rows come and go."""
 
+import os
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +10,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
 from isp_perf.queries import keyset_page
+
+TIMES = int(os.environ.get("TEST_QUERY_TIMES", "1"))  # the soak session tries more
 
 
 class Base(DeclarativeBase):
@@ -50,7 +53,7 @@ def walk(session: Session, statement: Any, size: int, *, start: str | None = Non
             return found
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40 * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=rows, order=orders, size=st.integers(1, 5), gone=st.sets(st.integers(0, 13)), late=rows)
 def test_pages_are_the_sorted_list(data, order, size, gone, late):
     """Pages visit every row exactly once in both directions, and rows that come or go move no other."""

@@ -1,6 +1,7 @@
 """Peer batching against plain lazy loading: any objects, any order of access, any changes in between."""
 
 import asyncio
+import os
 from typing import Any
 
 import pytest
@@ -40,6 +41,8 @@ from sqlalchemy.orm import (
 from sqlalchemy.pool import NullPool, StaticPool
 
 from isp_perf.queries import install
+
+TIMES = int(os.environ.get("TEST_QUERY_TIMES", "1"))  # the soak session tries more
 
 
 class Base(DeclarativeBase):
@@ -356,7 +359,7 @@ def change(session: Any, chosen: Any, kind: str, details: list[Any]) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of deleting what is deleted, in both runs
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40 * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=rows, steps=st.lists(step, max_size=15))
 def test_peers_see_what_lazy_loading_sees(data, steps):
     """Every value, object, order and error is that of plain lazy loading, in no more statements while objects live."""
@@ -374,7 +377,7 @@ def compared(url: str, data: dict[str, Any], steps: list[Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of deleting what is deleted, in both runs
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8 * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=rows, steps=st.lists(step, max_size=12))
 def test_peers_under_asyncio_see_what_lazy_loading_sees(data, steps):
     """The same holds for sessions of the asyncio layer."""
@@ -382,7 +385,7 @@ def test_peers_under_asyncio_see_what_lazy_loading_sees(data, steps):
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of deleting what is deleted, in both runs
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4 * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=rows, steps=st.lists(step, min_size=4, max_size=12))
 def test_peers_on_postgresql_see_what_lazy_loading_sees(postgres_url, data, steps):
     """The same holds on PostgreSQL, whose transactions end with the first error."""

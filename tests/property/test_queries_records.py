@@ -1,5 +1,6 @@
 """Plain records against the ORM: any rows, every kind of relationship, the same values in the same order."""
 
+import os
 from typing import Any, NamedTuple, Optional
 
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +10,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, foreign, mapped_col
 from sqlalchemy.pool import StaticPool
 
 from isp_perf.queries import read_records
+
+TIMES = int(os.environ.get("TEST_QUERY_TIMES", "1"))  # the soak session tries more
 
 
 class Base(DeclarativeBase):
@@ -226,7 +229,7 @@ def told(into: Any, value: Any, paths: list[tuple[str, ...]]) -> Any:
     return into(**given)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25 * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=rows, paths=st.lists(st.sampled_from(PATHS), max_size=6, unique=True), least=st.integers(0, 3))
 def test_records_are_what_the_objects_are(data, paths, least):
     """Whatever rows there are and whichever paths are read: the records hold what the objects hold, in their order."""

@@ -1,5 +1,6 @@
 """A cached query against committed rows, under commits, rollbacks, savepoints, bulk, text and overtaken loads."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from isp_perf import CacheManager
 from isp_perf.queries import bulk_insert, cached_query
 
 KEYS = st.integers(1, 4)
+TIMES = int(os.environ.get("TEST_QUERY_TIMES", "1"))  # the soak session tries more
 
 
 class Base(DeclarativeBase):
@@ -181,4 +183,4 @@ class CachedQuery(RuleBasedStateMachine):
 
 
 TestCachedQuery = CachedQuery.TestCase
-TestCachedQuery.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestCachedQuery.settings = settings(max_examples=15 * TIMES, stateful_step_count=30, deadline=None)

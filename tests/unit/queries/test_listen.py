@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, select
@@ -13,12 +14,10 @@ from isp_perf.queries import cached_query, invalidation_ddl, listen
 
 
 def wait_until(condition):
-    pause = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return True
-        pause.wait(0.005)
-    return False
+    limit = time.monotonic() + 20
+    while not (met := condition()) and time.monotonic() < limit:
+        threading.Event().wait(0.005)
+    return met
 
 
 def test_another_program_commits_to_a_file(tmp_path):
@@ -34,7 +33,7 @@ def test_another_program_commits_to_a_file(tmp_path):
             return len(cached_query(manager, session, select(table.c.id), ttl=600))
 
     with listen(manager, engine) as listening:
-        assert listening.wait()
+        assert listening.wait(20)
         assert count() == 0
         other = sqlite3.connect(path)
         other.execute("INSERT INTO t VALUES (1)")

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -13,13 +14,12 @@ from isp_perf.queries import count_queries, install
 SLOW = text("SELECT t.id FROM t WHERE t.id = :secret")
 
 
-def wait_for(caplog, words):
-    pause = threading.Event()
-    for _ in range(600):
-        if words in caplog.text:
-            return True
-        pause.wait(0.005)
-    return False
+def wait_for(condition):
+    """Wait for what another thread does."""
+    limit = time.monotonic() + 20
+    while not condition() and time.monotonic() < limit:
+        threading.Event().wait(0.005)
+    return condition()
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_slow_statement_is_told_once(engine, caplog):
     with engine.connect() as connection:
         for _ in range(3):
             connection.execute(SLOW, {"secret": 4711})
-    assert wait_for(caplog, "SEARCH t USING INTEGER PRIMARY KEY")
+    assert wait_for(lambda: "SEARCH t USING INTEGER PRIMARY KEY" in caplog.text)
     assert caplog.text.count("ms in test_a_slow_statement_is_told_once") == 1
     assert "test_slow.py:" in caplog.text
     assert "4711" not in caplog.text
@@ -66,11 +66,7 @@ def test_what_cannot_be_explained_is_counted(caplog):
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
     assert "SELECT 1" in caplog.text
-    for _ in range(600):
-        if handle.stats().unexplained:
-            break
-        threading.Event().wait(0.005)
-    assert handle.stats().unexplained == 1
+    assert wait_for(lambda: handle.stats().unexplained == 1)
     handle.remove()
     engine.dispose()
 
@@ -81,7 +77,7 @@ async def test_async_engines(engine, tmp_path, caplog):
     handle = install(other, batching="off", slow_ms=0)
     async with other.connect() as connection:
         await connection.execute(SLOW, {"secret": 4711})
-    assert wait_for(caplog, "SEARCH t USING INTEGER PRIMARY KEY")
+    assert wait_for(lambda: "SEARCH t USING INTEGER PRIMARY KEY" in caplog.text)
     handle.remove()
     await other.dispose()
 
