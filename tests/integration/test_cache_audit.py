@@ -25,7 +25,7 @@ async def audited(url):
         return balance
 
     try:
-        async with Auditor(managers[0], sample=1.0, rate=1000, recheck_after=0.05) as auditor:
+        async with Auditor(managers[0], sample=1.0, pause=0.001, recheck_after=0.05) as auditor:
             yield auditor, managers[0], *map(decorated, managers), truth
     finally:
         for manager in managers:

@@ -1,8 +1,8 @@
 """What an auditor does between two sleeps: sample hits, call their loaders, and judge what was served.
 
-One turn makes one loader call at most, so that the rate of turns bounds the load on what is behind the loaders. Values
-that differ from the loader's are looked at twice: what was written a moment ago is not stale yet, its removal may be on
-the way. Nothing here runs on a hit: hits are counted by their entries, and a sample is drawn from those counts.
+One turn makes one loader call at most, so that the pauses between turns bound what is asked of a database. Values that
+differ from the loader's are looked at twice: what was written a moment ago is not stale yet, its removal may be on the
+way. Nothing here runs on a hit: hits are counted by their entries, and a sample is drawn from those counts.
 """
 
 import asyncio
@@ -92,7 +92,7 @@ class Audit:
         engine: the manager's levels.
         keys: its operations by key.
         share: how many of the hits are sampled, 0-1.
-        most: the largest number of samples in one round of 5 s.
+        pause: seconds from one turn to the next; a round of 5 s has no more samples than it has turns.
         recheck_after: seconds, besides the function's ``max_stale``, after which a removal is no longer on its way.
         patience: seconds a loader may take; not for threads, which nobody can interrupt.
         same: compares what was served with what the loader returned; ``None``: by ``==``, or as they are encoded.
@@ -116,7 +116,7 @@ class Audit:
         keys: Keys,
         *,
         share: float,
-        most: int,
+        pause: float,
         recheck_after: float,
         patience: float,
         same: Comparison | None,
@@ -124,11 +124,11 @@ class Audit:
         self._engine = engine
         self._keys = keys
         self._share = share
-        self._most = most
+        self._most = max(1, int(_ROUND_SECONDS / pause))
         self._recheck_after = recheck_after
         self._patience = patience
         self._same = same
-        self._picks: deque[_Pick] = deque(maxlen=most)
+        self._picks: deque[_Pick] = deque(maxlen=self._most)
         self._doubts: deque[_Doubt] = deque()
         self._wrong: dict[str, tuple[Any, float]] = {}
         self._next_round = self._owed = self._owed_there = self._phase = 0.0

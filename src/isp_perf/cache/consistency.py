@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
 from isp_perf._core.ranges import Seconds, seconds, share
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from isp_perf.cache._manager import CacheManager
 
 __all__ = ["AuditReport", "Auditor", "StaleRead", "auditors"]
-
-_ROUND_SECONDS: Final = 5.0
 
 auditors: "WeakSet[Auditor]" = WeakSet()
 """Every auditor alive, for metrics."""
@@ -81,16 +79,16 @@ class Auditor:
         async with Auditor(cache_manager, sample=0.01) as auditor:
             ...
 
-    or with ``with`` where no event loop runs: a thread then audits plain functions. Hits cost nothing more. Loader
-    calls are made one at a time, at most ``rate`` a second, in the context of the decoration, and not while the remote
-    level is down; what they return is stored nowhere and counts in no statistics but the report. Each process audits
-    its own hits, so a database sees ``rate`` times the number of processes.
+    or with ``with`` where no event loop runs: a thread then audits plain functions. Hits cost nothing more. Loaders are
+    called one at a time, at most once every ``pause`` seconds, in the context of the decoration, and not while the
+    remote level is down; what they return is stored nowhere and counts in no statistics but the report. Each process
+    audits its own hits, so a database sees so many calls of each.
 
     Args:
         manager: whose hits; it may have one running auditor.
-        sample: how many of the hits are looked at, above 0 and up to 1; default 0.001. More than ``rate`` allows are
+        sample: how many of the hits are looked at, above 0 and up to 1; default 0.001. More than ``pause`` allows are
             thinned out evenly.
-        rate: loader calls per second at most, > 0; default 1.
+        pause: seconds from one loader call to the next at least, > 0; default 1.
         recheck_after: seconds, besides the function's ``max_stale``, until a value that differs is looked at again: the
             time between a write and the removal of what was cached. Default 1, range >= 0.
         timeout: seconds a loader may take, > 0; default 10. A thread's auditor waits for ever.
@@ -106,7 +104,7 @@ class Auditor:
         manager: "CacheManager",
         *,
         sample: float = 0.001,
-        rate: float = 1.0,
+        pause: Seconds = 1.0,
         recheck_after: Seconds = 1.0,
         timeout: Seconds = 10.0,
         same: Comparison | None = None,
@@ -114,12 +112,12 @@ class Auditor:
         self._engine, keys = manager.internals()
         self._manager = manager
         self._timeout = seconds("timeout", timeout)
-        self._pause = 1 / seconds("rate", rate)
+        self._pause = seconds("pause", pause)
         self._audit = Audit(
             self._engine,
             keys,
             share=share("sample", sample),
-            most=max(1, int(_ROUND_SECONDS / self._pause)),
+            pause=self._pause,
             recheck_after=seconds("recheck_after", recheck_after, zero=True),
             patience=self._timeout,
             same=same,

@@ -32,7 +32,7 @@ class Ward:
 
     def audit(self, **settings):
         """Start an auditor whose loop never gets a turn by itself."""
-        self.auditor = Auditor(self.cache, **{"sample": 1.0, "rate": 200, **settings})
+        self.auditor = Auditor(self.cache, **{"sample": 1.0, "pause": 0.005, **settings})
         self.auditor._pause = 3600
         return self.auditor
 
@@ -322,10 +322,10 @@ async def test_what_was_served_before_the_start_is_not_sampled(ward):
         assert ward.auditor.report() == AuditReport(age_cells=(0,) * 320)
 
 
-async def test_more_hits_than_the_rate_allows_are_thinned_out(ward):
-    """However many hits there are, a round has no more samples than the rate has loader calls for it."""
+async def test_more_hits_than_there_is_time_for_are_thinned_out(ward):
+    """However many hits there are, a round has no more samples than loader calls fit into it."""
     balance = ward.balance()
-    async with ward.audit(rate=0.6):
+    async with ward.audit(pause=1.6):
         for name in "abcdefgh":
             await hit(balance, 5, name)
         await ward.turns()
@@ -460,7 +460,7 @@ async def test_it_works_by_itself_from_start_to_close():
     async def read(n: int) -> int:
         return n
 
-    auditor = Auditor(cache, sample=1.0, rate=1000)
+    auditor = Auditor(cache, sample=1.0, pause=0.001)
     for round_ in (1, 2):
         await auditor.start()
         auditor._audit._next_round = 0.0
@@ -490,7 +490,7 @@ def test_a_thread_audits_where_no_loop_runs():
     async def coroutine(n: int) -> int:
         return n
 
-    with Auditor(cache, sample=1.0, rate=1000) as auditor:
+    with Auditor(cache, sample=1.0, pause=0.001) as auditor:
         read(1)
         read(1)
         for _ in range(2):
@@ -514,9 +514,10 @@ async def test_a_manager_has_one_running_auditor(ward):
         assert second.name == "ward"
 
 
-@pytest.mark.parametrize(
-    "setting", [{"sample": 0}, {"sample": 1.1}, {"rate": 0}, {"rate": -1}, {"recheck_after": -1}, {"timeout": 0}], ids=str
-)
+WRONG = [{"sample": 0}, {"sample": 1.1}, {"pause": 0}, {"pause": -1}, {"recheck_after": -1}, {"timeout": 0}]
+
+
+@pytest.mark.parametrize("setting", WRONG, ids=str)
 def test_settings_out_of_range_are_refused(ward, setting):
     """Each setting names itself when it is out of its range."""
     with pytest.raises(ConfigurationError, match=next(iter(setting))):

@@ -22,7 +22,7 @@ async def test_stale_reads_are_told_with_their_age_and_their_function(caplog):
     async def read(n: int) -> int:
         return truth[0]
 
-    auditor = Auditor(cache, sample=1.0, rate=1000)
+    auditor = Auditor(cache, sample=1.0, pause=0.001)
     auditor._pause = 3600
     async with auditor:
         for _ in range(3):
