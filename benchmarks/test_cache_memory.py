@@ -11,12 +11,17 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic, perf_counter
+from unittest.mock import patch
 
 import cachetools
 
+from isp_perf._runtime.flights import Flight
 from isp_perf.cache import CacheManager
+from isp_perf.cache._local import LocalLevel
+from isp_perf.cache._store import Store
 
 Row = tuple[str, float, float, str]
 MANY = 100_000
@@ -93,6 +98,25 @@ class Busy:
             last = now
 
 
+@contextmanager
+def at_once(local: LocalLevel) -> Iterator[None]:
+    """Let everything that is stored inside be stored at the same moment."""
+    now = monotonic()
+    with patch("isp_perf.cache._local.monotonic", lambda: now) as frozen:
+        local.clock = frozen
+        yield
+    local.clock = monotonic
+
+
+def landed(local: LocalLevel, store: Store, number: int) -> None:
+    """Do what a miss does when its load has ended."""
+    flight = Flight()
+    flight.slot, flight.began = number, monotonic()
+    store.flights[number] = flight
+    with local.lock:
+        local.keep_locked(store, flight, number)
+
+
 def mass_expiry(*, staying: int) -> tuple[float, float]:
     """Return how late the last of 100,000 entries left, and the longest stall of the computing main thread, in ms.
 
@@ -112,8 +136,9 @@ def mass_expiry(*, staying: int) -> tuple[float, float]:
         for number in range(MANY, MANY + staying):
             local.insert_locked(site.store, number, number, ttl=600, native=True)
         due = monotonic() + ttl
-        for number in range(MANY):
-            local.keep_locked(site.store, number, number, due=due)
+        with at_once(local):
+            for number in range(MANY):
+                local.insert_locked(site.store, number, number, ttl=ttl, native=True)
     busy = Busy()
     busy.since = perf_counter() + (due - monotonic()) - 0.05
     gone = [0.0]
@@ -212,11 +237,9 @@ def inserts(room: int, *, collector: bool) -> tuple[float, float]:
     if not collector:
         gc.disable()
     for start in range(3 * room, 3 * room + 1_000_000, 100):
-        due, began = monotonic() + 600, time.thread_time()
+        began = time.thread_time()
         for number in range(start, start + 100):
-            local.lock.acquire()
-            local.keep_locked(store, number, number, due=due)
-            local.lock.release()
+            landed(local, store, number)
         batches.append(time.thread_time() - began)
     gc.enable()
     return statistics.mean(batches) * 1e4, (max(batches) - statistics.mean(batches)) * 1e3

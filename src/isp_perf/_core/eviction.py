@@ -7,8 +7,8 @@ capacity, ghost twice the capacity, promotion out of the small queue from the se
 Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023.
 
 An entry of the small queue is looked at once, when it leaves, so it needs no frequency: its mark is the number by which
-the ghost is going to know it, which is negative. The ghost is a dict, not a set: it takes half the memory, and its
-oldest are side by side.
+the ghost was asked for it and is going to know it, which is negative. The ghost is a dict, not a set: it takes less
+memory, and its oldest are side by side.
 Entries that were removed otherwise stay in their queue as dead slots (``home is None``) and are skipped; ``sweep``
 gives them back a few at a time, since one pass over a large queue would hold up everybody.
 """
@@ -17,10 +17,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
-__all__ = ["Entry", "EvictionQueue", "Home"]
+__all__ = ["NOT_MARKED", "Entry", "EvictionQueue", "Home"]
 
 _CAP: Final = 3
-_NOWHERE: Final = -1
+NOT_MARKED: Final = -1
 _FEWEST_DEAD: Final = 64
 
 
@@ -43,8 +43,8 @@ class Entry:
         home: the store it lives in; ``None`` before it is inserted and once it was removed.
         slot: its key inside the store.
         due: the moment of expiry in seconds of the manager's clock, or a little before.
-        mark: below 0 in the small queue: hash of the slot plus salt of the home; in the main queue ``hits`` at the last
-            visit less the frequency left then.
+        mark: below 0 in the small queue: hash of the slot plus salt of the home, or -1 if it came before there was a
+            ghost; in the main queue ``hits`` at the last visit less the frequency left then.
     """
 
     __slots__ = ("due", "hits", "home", "mark", "slot", "value")
@@ -61,7 +61,7 @@ class Entry:
         self.slot = slot
         self.due = due
         self.hits = 0
-        self.mark = _NOWHERE
+        self.mark = NOT_MARKED
 
 
 class EvictionQueue:
@@ -111,13 +111,14 @@ class EvictionQueue:
     def insert(self, entry: Entry) -> Entry | None:
         """Take in a new entry, whose ``home`` is set, and return the one that has to leave for it."""
         leaving = self.evict() if self.small_live + self.main_live >= self.capacity else None
-        entry.mark = mark = hash(entry.slot) + entry.home.salt
-        if mark in self._ghost:
-            self._revive(mark)
-            entry.mark = 0
-            self._main.append(entry)
-            self.main_live += 1
-            return leaving
+        if self._ghost:
+            entry.mark = mark = _mark_of(entry)
+            if mark in self._ghost:
+                self._revive(mark)
+                entry.mark = 0
+                self._main.append(entry)
+                self.main_live += 1
+                return leaving
         self._small.append(entry)
         self.small_live += 1
         return leaving
@@ -128,7 +129,7 @@ class EvictionQueue:
         Then both numbers of living entries stay as they are.
         """
         small, ghost = self._small, self._ghost
-        if self.small_live < self._small_size or self.small_live + self.main_live < self.capacity:
+        if not self._small_size <= self.small_live >= self.capacity - self.main_live:
             return self.insert(entry)
         leaving = small[0]
         if leaving.hits > 1 or leaving.home is None:
@@ -139,6 +140,8 @@ class EvictionQueue:
         small.popleft()
         small.append(entry)
         mark = leaving.mark
+        if mark == NOT_MARKED:
+            mark = _mark_of(leaving)
         ghost[mark] = None
         self._order.append(mark)
         if len(ghost) > self._ghost_size:
@@ -170,7 +173,7 @@ class EvictionQueue:
                 continue
             self.small_live -= 1
             if entry.hits <= 1:
-                self._remember(entry.mark)
+                self._remember(_mark_of(entry))
                 return entry
             entry.mark = entry.hits
             self._main.append(entry)
@@ -272,6 +275,12 @@ class EvictionQueue:
                 self._pass(mark)
             else:
                 self._order.append(mark)
+
+
+def _mark_of(entry: Entry) -> int:
+    """Return the number by which the ghost knows the slot of a living entry."""
+    mark: int = hash(entry.slot) + entry.home.salt
+    return mark
 
 
 def _alive(queue: deque[Entry], number: int) -> Iterable[Entry]:

@@ -130,6 +130,7 @@ class Flight:
     What a load seldom needs is a class attribute until it is set: making a flight is part of every miss.
 
     Attributes:
+        slot: what it loads, on the short way of a miss; so is ``began``, when its load began.
         parent: the flight that its leader was leading before.
         attached: whether its result may be stored.
         landed: whether its leader has ended it.
@@ -146,6 +147,8 @@ class Flight:
         waits_for: the flights whose outcome this one's loader waits for.
     """
 
+    slot: Any = None
+    began: float = 0.0
     parent: "Flight | None" = None
     attached: bool = True
     landed: bool = False

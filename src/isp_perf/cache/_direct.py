@@ -1,8 +1,8 @@
 """The short way of a miss: no remote level, no ages beyond the ttl, no tags, arguments that are their own slot.
 
-Means the same as the flow in ``_flow``, without its machinery: the loader runs in the caller's frame, a flight is taken
-off with one dict operation, and the lock is held once, to land. Whatever is not simple about a call, before its load or
-after, goes the long way from there.
+Means the same as the flow in ``_flow``, without its machinery: the wrapper itself leads, so the loader runs in the
+frame that every call has anyway; a flight takes off with one dict operation, and the lock is held once, to land.
+Whatever is not simple about a call, before its load or after, goes the long way from there.
 
 A flight is attached before anybody looks whether the value is there: whoever lands stores first and detaches then, so
 either the value is seen, or the flight in progress.
@@ -11,7 +11,7 @@ either the value is seen, or the flight in progress.
 from asyncio import get_running_loop
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from isp_perf._core.kinds import is_uuid_kind
 from isp_perf._runtime.drive import without_frame
@@ -20,27 +20,38 @@ from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._engine import Call, Engine, Source
 from isp_perf.cache._flow import fail_loading, finish, take_back
 from isp_perf.cache._keyplan import KeyPlan
-from isp_perf.cache._local import FINE_TTL
 from isp_perf.cache._refusal import is_harmless
-from isp_perf.cache._store import MOST_UNCOUNTED, Store
+from isp_perf.cache._store import Store
 
-__all__ = ["Direct", "is_direct", "slot_finder"]
+__all__ = ["ShortWay", "is_direct", "short_way", "slot_test"]
 
-_EVERY_OUTCOME: Final = BaseException  # cancellation is an outcome too, and handed on
 _HARMLESS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _OWN_SLOT: Final = frozenset({type(None), bool, int, str, bytes})
-_NO_SLOT: Final = object()
 _HEAD: Final = 32  # of a key that is shortened its first 64 bytes stay
 
 
-Finder = tuple[int, frozenset[type], Callable[[tuple[Any, ...]], Any]]
+SlotTest = tuple[frozenset[type], Callable[[Any], bool]]
+
+
+class ShortWay(NamedTuple):
+    """The three steps that the wrapper takes around the loader.
+
+    Attributes:
+        take_off: begins a load of a slot; returns its flight, or ``None`` if the call has to go the long way.
+        land: ends a flight with what the loader returned for the bound values; returns what the caller gets.
+        fail: ends a flight with what the loader raised; returns what the caller gets.
+    """
+
+    take_off: Callable[[Any], Flight | None]
+    land: Callable[[Flight, Any, tuple[Any, ...]], Any]
+    fail: Callable[[Flight, BaseException, tuple[Any, ...]], Any]
 
 
 class DirectSite(Source, Protocol):
     """What the short way asks of a decorated function."""
 
+    asynchronous: bool
     engine: Engine
-    function: Callable[..., Any]
     plan: KeyPlan
     store: Store
 
@@ -55,125 +66,50 @@ def _unconditional(policy: CachePolicy) -> bool:
     return policy.when is None and policy.steady is not None and policy.cache_none is True
 
 
-class Direct:
-    """The short way for one decorated function.
+def short_way(site: DirectSite, fits: SlotTest) -> ShortWay:
+    """Return the short way for one decorated function; ``fits`` is what ``slot_test`` says of its arguments."""
+    site.store.head = site.plan.template.literals[0][:_HEAD]
+    return ShortWay(_take_off(site, fits), _land(site), _fail(site))
 
-    Args:
-        site: the function.
-        slow: answers a call the long way.
-        finder: what ``slot_finder`` says of the arguments.
-    """
 
-    __slots__ = (
-        "_engine",
-        "_flights",
-        "_function",
-        "_harmless",
-        "_index",
-        "_kinds",
-        "_local",
-        "_site",
-        "_slot",
-        "_slow",
-        "_store",
-    )
+def _take_off(site: DirectSite, fits: SlotTest) -> Callable[[Any], Flight | None]:
+    local, store, tasks = site.engine.local, site.store, site.asynchronous
+    hot, cold, flights = store.hot, store.cold, store.flights
+    kinds, is_slot = fits
 
-    def __init__(self, site: DirectSite, slow: Callable[[tuple[Any, ...]], Any], finder: Finder) -> None:
-        self._site = site
-        self._slow = slow
-        self._engine = site.engine
-        self._local = site.engine.local
-        self._function = site.function
-        self._store = site.store
-        self._flights = site.store.flights
-        site.store.head = site.plan.template.literals[0][:_HEAD]
-        site.store.ttl = site.policy.steady or 0.0
-        lasting = site.hit_clock is None and site.store.ttl >= FINE_TTL
-        self._harmless = _HARMLESS if lasting and _unconditional(site.policy) else frozenset[type]()
-        self._index, self._kinds, self._slot = finder
-
-    def miss(self, values: tuple[Any, ...]) -> Any:
-        """Answer a call of a plain function."""
+    def take_off(slot: Any) -> Flight | None:
+        if store.detour or not (slot.__class__ in kinds or is_slot(slot)):
+            return None
         flight = Flight()
-        slot = self._take_off(values, flight)
-        if slot is _NO_SLOT:
-            return self._slow(values)
-        outer = LEADING.get()
-        if outer is not None:
-            flight.parent = outer = leading()
+        if flights.setdefault(slot, flight) is not flight:
+            return None
+        if slot in hot or slot in cold:
+            take_back(Call(site, store, slot, native=True, values=()), local, flight)
+            return None
+        flight.slot = slot
+        if tasks:
+            flight.loop = get_running_loop()
+        flight.parent = leading()
         LEADING.set(flight)
-        started = self._local.clock()
-        try:
-            value = self._function(*values)
-        except _EVERY_OUTCOME as error:
-            LEADING.set(outer)
-            return self._fail(flight, slot, without_frame(error), values=values, started=started)
-        return self._land(flight, slot, value, values=values, started=started)
+        flight.began = local.clock()
+        return flight
 
-    async def amiss(self, values: tuple[Any, ...]) -> Any:
-        """Answer a call of a coroutine function."""
-        flight = Flight()
-        slot = self._take_off(values, flight)
-        if slot is _NO_SLOT:
-            return await self._slow(values)
-        flight.loop = get_running_loop()
-        outer = LEADING.get()
-        if outer is not None:
-            flight.parent = outer = leading()
-        LEADING.set(flight)
-        started = self._local.clock()
-        try:
-            value = await self._function(*values)
-        except _EVERY_OUTCOME as error:
-            LEADING.set(outer)
-            return self._fail(flight, slot, without_frame(error), values=values, started=started)
-        return self._land(flight, slot, value, values=values, started=started)
+    return take_off
 
-    def _take_off(self, values: tuple[Any, ...], flight: Flight) -> Any:
-        """Attach ``flight`` and return the slot of the call, or ``_NO_SLOT`` if it has to go the long way."""
-        store = self._store
-        slot = values[self._index]
-        if slot.__class__ not in self._kinds:
-            slot = self._slot(values)
-        if slot is _NO_SLOT or store.detour or self._engine.asked:
-            return _NO_SLOT
-        if self._flights.setdefault(slot, flight) is not flight:
-            return _NO_SLOT
-        if slot in store.hot or slot in store.cold:
-            take_back(self._call(slot, values), self._local, flight)
-            return _NO_SLOT
-        return slot
 
-    def _is_simple(self, value: Any) -> bool:
-        """Return whether ``value`` may be stored without a closer look, and needs no exact end."""
-        return bool(self._harmless) and is_harmless(value)
+def _land(site: DirectSite) -> Callable[[Flight, Any, tuple[Any, ...]], Any]:
+    engine, store = site.engine, site.store
+    local, lock = engine.local, engine.local.lock
+    harmless = _HARMLESS if store.ordered and _unconditional(site.policy) else frozenset[type]()
 
-    def _call(self, slot: Any, values: tuple[Any, ...]) -> Call:
-        return Call(self._site, self._store, slot, native=True, values=values)
-
-    def _fail(self, flight: Flight, slot: Any, error: BaseException, *, values: tuple[Any, ...], started: float) -> Any:
-        """End a flight whose loader raised."""
-        flight.seconds = self._local.clock() - started
-        return fail_loading(self._engine, self._call(slot, values), flight, error=error)
-
-    def _land(self, flight: Flight, slot: Any, value: Any, *, values: tuple[Any, ...], started: float) -> Any:
-        """Store the value, unless the flight was detached, and give it to those who joined."""
-        local, store = self._local, self._store
-        now = local.clock()
-        seconds = now - started
-        simple = value.__class__ in self._harmless or self._is_simple(value)
-        if not simple or flight.filling is not None or not local.plain:
-            flight.seconds = seconds
-            return finish(self._engine, self._call(slot, values), flight, value=value)
-        lock = local.lock
+    def land(flight: Flight, value: Any, values: tuple[Any, ...]) -> Any:
+        simple = value.__class__ in harmless or (harmless and is_harmless(value))
+        if not simple or flight.filling is not None or not (local.plain and store.ordered):
+            flight.seconds = local.clock() - flight.began
+            return finish(engine, Call(site, store, flight.slot, native=True, values=values), flight, value=value)
         lock.acquire()  # no with statement: it costs as much again
         try:
-            if flight.attached:
-                local.keep_locked(store, slot, value, due=now + store.ttl)
-                del store.flights[slot]
-            store.spent.append(seconds)
-            if len(store.spent) >= MOST_UNCOUNTED:
-                store.fold_locked(local.counters)
+            local.keep_locked(store, flight, value)
         finally:
             lock.release()
         flight.landed = True
@@ -181,42 +117,48 @@ class Direct:
             flight.wake_all(value)
         return value
 
+    return land
 
-def slot_finder(plan: KeyPlan) -> Finder | None:
-    """Return what finds the slot of a call if arguments are slots by themselves.
 
-    That is: the index of an argument, the types of which a value there is the slot, and what finds the slot, or
-    ``_NO_SLOT``, where it is of another type. ``None``: every call goes the long way.
+def _fail(site: DirectSite) -> Callable[[Flight, BaseException, tuple[Any, ...]], Any]:
+    engine, store = site.engine, site.store
+
+    def fail(flight: Flight, error: BaseException, values: tuple[Any, ...]) -> Any:
+        LEADING.set(flight.parent)
+        flight.seconds = engine.local.clock() - flight.began
+        call = Call(site, store, flight.slot, native=True, values=values)
+        return fail_loading(engine, call, flight, error=without_frame(error))
+
+    return fail
+
+
+def slot_test(plan: KeyPlan) -> SlotTest | None:
+    """Return what tells whether a slot is one by value: types whose values are, and a test for any other slot.
+
+    ``None``: every call goes the long way.
     """
-    if not plan.native or plan.owner is not None or any(part.path for part in plan.parts):
+    if not plan.native or plan.owner is not None:
         return None
-    return _finder(plan, [plan.names.index(part.name) for part in plan.parts], plan.guard)
-
-
-def _finder(plan: KeyPlan, indexes: list[int], guard: type | None) -> Finder | None:
-    if len(indexes) > 1 or (plan.apart and guard is None):
-        return indexes[0], frozenset(), partial(_some, indexes, apart=plan.apart)
-    if guard is None:
-        return indexes[0], _OWN_SLOT, partial(_late, indexes[0])
-    return (indexes[0], frozenset({guard}), _no_slot) if _is_own(guard) else None
+    if plan.guard is not None:
+        return (frozenset({plan.guard}), _is_never) if _is_own(plan.guard) else None
+    if len(plan.parts) > 1 or plan.apart:
+        return frozenset(), partial(_are_own, types_from=len(plan.parts) if plan.apart else None)
+    return _OWN_SLOT, _is_uuid
 
 
 def _is_own(kind: type) -> bool:
     return kind in _OWN_SLOT or is_uuid_kind(kind)
 
 
-def _no_slot(_values: tuple[Any, ...]) -> Any:
-    return _NO_SLOT
+def _is_uuid(slot: Any) -> bool:
+    return is_uuid_kind(slot.__class__)
 
 
-def _late(index: int, values: tuple[Any, ...]) -> Any:
-    value = values[index]
-    return value if is_uuid_kind(value.__class__) else _NO_SLOT
+def _is_never(_slot: Any) -> bool:
+    return False
 
 
-def _some(indexes: list[int], values: tuple[Any, ...], *, apart: bool) -> Any:
-    given = [values[index] for index in indexes]
-    kinds = [value.__class__ for value in given]
-    if not (_OWN_SLOT.issuperset(kinds) or all(map(_is_own, kinds))):
-        return _NO_SLOT
-    return (*given, *kinds) if apart else tuple(given)
+def _are_own(slot: Any, *, types_from: int | None) -> bool:
+    """Tell whether every part of ``slot`` is its own slot; where types count they are in it, behind the values."""
+    kinds = list(map(type, slot)) if types_from is None else slot[types_from:]
+    return _OWN_SLOT.issuperset(kinds) or all(map(_is_own, kinds))

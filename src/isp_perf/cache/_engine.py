@@ -152,6 +152,8 @@ class Engine:
 
     def _note_asked(self) -> None:
         self.asked = self.second is not None or self.contexts > 0
+        with self.local.lock:
+            self.local.ask_locked(asked=self.asked)
 
     def admit(self, site: Switched) -> None:
         """Take note of a decorated function."""

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any, Final
 
-from isp_perf._runtime.reaper import Moment
+from isp_perf._runtime.reaper import Journal
 from isp_perf.cache._store import Store
 
-__all__ = ["give_back", "hide_all", "in_slices"]
+__all__ = ["all_items", "give_back", "hide_all", "in_slices"]
 
 _SLICE_SECONDS: Final = 0.002
 _SLICE_ITEMS: Final = 256
@@ -33,19 +33,28 @@ def in_slices(lock: Any, items: list[Any], work: Callable[[list[Any]], None]) ->
             end = monotonic() + _SLICE_SECONDS
 
 
-def hide_all(moments: list[Moment]) -> list[Moment]:
-    """Empty the stores of which everything is due, and return the moments that remain to be hidden one by one."""
-    groups: dict[Store, list[Moment]] = {}
-    for moment in moments:
-        groups.setdefault(moment.group, []).append(moment)
-    rest: list[Moment] = []
+def hide_all(journals: list[Journal]) -> list[Journal]:
+    """Empty the stores of which everything is due, and return the journals that remain to be hidden one by one."""
+    groups: dict[Store, list[Journal]] = {}
+    for journal in journals:
+        groups.setdefault(journal.group, []).append(journal)
+    rest: list[Journal] = []
     for store, together in groups.items():
-        final = all(moment.final for moment in together)
-        if final and not store.cold and sum(moment.alive for moment in together) == len(store.shelf):
+        final = all(journal.final for journal in together)
+        if final and not store.cold and sum(journal.alive for journal in together) == len(store.shelf):
             store.shelf.clear()
         else:
             rest += together
     return rest
+
+
+def all_items(journals: list[Journal]) -> list[Any]:
+    """Return the items of all, and leave the journals empty."""
+    items: list[Any] = []
+    for journal in journals:
+        items += journal.items
+        journal.items = []
+    return items
 
 
 def give_back(lock: Any, sweep: Callable[[int], bool]) -> None:

@@ -9,27 +9,26 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from isp_perf._core.departures import ABSENT, DISTRUSTED, EVICTED, EXPIRED, INVALIDATED, STALE, Departures
-from isp_perf._core.eviction import Entry, EvictionQueue
+from isp_perf._core.eviction import NOT_MARKED, Entry, EvictionQueue
+from isp_perf._runtime.flights import Flight
 from isp_perf._runtime.fork import new_lock
-from isp_perf._runtime.reaper import FEWEST_DEAD, MOST_ITEMS, Calendar, Moment
+from isp_perf._runtime.reaper import Calendar, Journal, Moment
 from isp_perf.cache._describe import Description, describe
-from isp_perf.cache._expiry import give_back, hide_all, in_slices
+from isp_perf.cache._expiry import all_items, give_back, hide_all, in_slices
 from isp_perf.cache._index import Index, key_of, tag, untag
 from isp_perf.cache._room import Borrowed, Weighed, room_for, weigh
 from isp_perf.cache._stats import Counters
-from isp_perf.cache._store import Keyed, StagedEntry, Store, WeighedEntry
+from isp_perf.cache._store import FINE_TTL, MOST_UNCOUNTED, Keyed, StagedEntry, Store, WeighedEntry
 from isp_perf.cache._suspension import Suspension
 
 if TYPE_CHECKING:
     from isp_perf.typing import Clock
 
-__all__ = ["FINE_TTL", "Description", "Keyed", "LocalLevel", "StagedEntry", "Store"]
+__all__ = ["Description", "Keyed", "LocalLevel", "StagedEntry", "Store"]
 
-# Below this ttl a moment's width and the thread's lateness would show: such entries are compared on each hit.
-FINE_TTL: Final = 0.25
-_ROUNDED_UP: Final = 0.001
 _REMEMBERED: Final = 1024
 _SWEPT: Final = 4
+_new_entry: Final = Entry.__new__  # a third of the time of a call of the class
 
 
 class LocalLevel:
@@ -124,6 +123,10 @@ class LocalLevel:
     def _set_plain(self) -> None:
         self.suspended = self._suspension.active
         self.plain = self.clock is monotonic and type(self._queue) is EvictionQueue and not self.suspended
+
+    def ask_locked(self, *, asked: bool) -> None:
+        """Let misses go the long way, because there is more to ask than this level, or not."""
+        self._suspension.ask(asked=asked)
 
     def suspend_locked(self, cause: Hashable, *, serve: bool) -> None:
         """Empty every ``hot`` until ``resume_locked(cause)``; O(functions). What is stored meanwhile waits as well.
@@ -222,39 +225,46 @@ class LocalLevel:
         if entry.home is not None:
             tag(self.tagged, entry)
 
-    def keep_locked(self, store: Store, slot: Any, value: Any, *, due: float) -> None:
-        """As ``insert_locked``, the short way: the level is ``plain``, the slot native, the ttl that of the store.
+    def keep_locked(self, store: Store, flight: Flight, value: Any) -> None:
+        """Keep what ``flight`` has loaded, unless it was detached, and end it there; the short way.
 
-        There is no entry in the slot: a flight that is still attached has it for itself.
+        The level is ``plain``, the store ``ordered``, the slot native and empty: a flight that is still attached has it
+        for itself.
         """
-        hot, moment = store.hot, store.latest
-        if moment is None or due >= store.latest_end or len(moment.items) >= MOST_ITEMS:
+        now = monotonic()
+        store.spent.append(now - flight.began)
+        if len(store.spent) >= MOST_UNCOUNTED:
+            store.fold_locked(self.counters)
+        if not flight.attached:
+            return
+        due, moment, slot = now + store.ttl, store.latest, flight.slot
+        if due >= store.latest_end:
             self._admit_locked(store)
-            moment = store.next_moment_locked(self._calendar, due)
-        entry = Entry(value, slot, moment)
+            moment = store.moment_locked(self._calendar, due)
+        entry = _new_entry(Entry)
+        entry.value = value
         entry.home = store
-        moment.items.append(entry)
+        entry.slot = slot
+        entry.due = moment
+        entry.hits = 0
+        entry.mark = NOT_MARKED
         leaving = self._queue.exchange(entry)
-        hot[slot] = entry
+        store.hot[slot] = entry
         if leaving is not None:
             self._make_way_locked(leaving)
         if entry.mark >= 0 or self.departures.any:
             self._count_reason_locked(store, entry)
         if self.index is not None:
             self._enter_locked(entry)
+        del store.flights[slot]
 
     def _make_way_locked(self, entry: Entry) -> None:
-        """As ``_leave_locked``, the short way for plain entries."""
+        """As ``_leave_locked``, the short way for entries that nobody has written down anywhere."""
         home, slot = entry.home, entry.slot
-        moment: Any = entry.due
-        short = entry.__class__ is Entry and moment.__class__ is Moment and self.index is None
-        if not short or home.shelf is not home.hot or home.hot.pop(slot, None) is not entry:
+        if entry.due.__class__ is not Moment or self.index is not None or home.hot.pop(slot, None) is not entry:
             self._leave_locked(entry)
             return
         entry.home = None
-        moment.dead = dead = moment.dead + 1
-        if not dead % FEWEST_DEAD:
-            moment.compact()
         home.evicted += 1
         if entry.hits:
             home.retired += entry.hits
@@ -267,7 +277,8 @@ class LocalLevel:
         if leaving is None:
             entry.home = None
             return
-        shelf = store.shelf if self._reap_locked(store, entry, ttl=ttl) and native else store.cold
+        shown = native and not isinstance(self._queue, Borrowed)
+        shelf = store.shelf if self._reap_locked(store, entry, ttl=ttl, shown=shown) and shown else store.cold
         shelf[slot] = entry
         for other in leaving:
             self._leave_locked(other)
@@ -276,11 +287,11 @@ class LocalLevel:
         if store.by_key:
             self._suspension.shade(slot[0])
 
-    def _reap_locked(self, store: Store, entry: Entry, *, ttl: float) -> bool:
+    def _reap_locked(self, store: Store, entry: Entry, *, ttl: float, shown: bool) -> bool:
         """Have the reaper take a new entry away; return whether the wrapper may serve it until then."""
-        reaped = self.clock is monotonic and self._schedule_locked(entry, ttl)
+        reaped = self.clock is monotonic and store.schedule_locked(self._calendar, entry, ttl=ttl, shown=shown)
         asks = store.owner.hit_clock
-        return (reaped if asks is None else asks is self.clock) and not isinstance(self._queue, Borrowed)
+        return reaped if asks is None else asks is self.clock
 
     def _clear_locked(self, store: Store, slot: Any) -> None:
         """Take out what is in ``slot``, and take note of the store."""
@@ -298,17 +309,6 @@ class LocalLevel:
         if store.by_key:
             self.keyed = store.cold
 
-    def _schedule_locked(self, entry: Entry, ttl: float) -> bool:
-        """Have the reaper take ``entry`` away; return whether that is exact enough to ask no clock on a hit."""
-        if ttl < FINE_TTL:
-            moment = entry.home.moment_locked(self._calendar, entry.due + _ROUNDED_UP, ttl=ttl)
-        else:
-            entry.due = moment = entry.home.moment_locked(self._calendar, entry.due, ttl=ttl)
-        moment.items.append(entry)
-        if isinstance(entry, StagedEntry) and not entry.aged:
-            moment.final = False
-        return ttl >= FINE_TTL
-
     def _demote_locked(self, entry: Entry) -> bool:
         """Move an entry that is no longer fresh out of the wrapper's sight; ``False`` if it has no further age."""
         if not isinstance(entry, StagedEntry) or entry.aged or self.clock() >= entry.life.until:
@@ -320,7 +320,8 @@ class LocalLevel:
             home.cold[entry.slot] = entry
         entry.due = entry.life.until
         if self.clock is monotonic:
-            self._schedule_locked(entry, max(FINE_TTL, entry.life.until - entry.life.refresh_at))
+            rest = max(FINE_TTL, entry.life.until - entry.life.refresh_at)
+            home.schedule_locked(self._calendar, entry, ttl=rest, shown=False)
         return True
 
     def remove_locked(self, entry: Entry) -> Counters:
@@ -381,7 +382,7 @@ class LocalLevel:
         if isinstance(entry, StagedEntry):
             untag(self.tagged, entry)
         entry.home = None
-        if isinstance(entry.due, Moment):
+        if isinstance(entry.due, Journal):
             entry.due.release()
         counters = home.owner.counters
         if entry.hits:
@@ -397,17 +398,20 @@ class LocalLevel:
     def _expire(self, moments: list[Moment]) -> None:
         """Take away what is due; called by the reaper without the lock."""
         with self.lock:
-            rest = [entry for moment in hide_all(moments) for entry in moment.items]
-            due: list[Entry] = []
+            due = [moment.group.due_locked(moment) for moment in moments]
             for moment in moments:
                 moment.group.close_locked(moment)
-                due += moment.items
-                moment.items = []
-            plain = [entry for entry in due[-_REMEMBERED:] if entry.home and not isinstance(entry, StagedEntry)]
-            self.departures.note_all((entry.home.mark(entry.slot) for entry in plain), EXPIRED)
+            rest = [entry for journal in hide_all(due) for entry in journal.items]
+            items = all_items(due)
+            self._note_expired_locked(items[-_REMEMBERED:])
         in_slices(self.lock, rest, self._hide_locked)
-        in_slices(self.lock, due, self._retire_locked)
+        in_slices(self.lock, items, self._retire_locked)
         give_back(self.lock, self._queue.sweep)
+
+    def _note_expired_locked(self, entries: list[Entry]) -> None:
+        """Remember why those leave that have no further age."""
+        plain = [entry for entry in entries if entry.home and not isinstance(entry, StagedEntry)]
+        self.departures.note_all((entry.home.mark(entry.slot) for entry in plain), EXPIRED)
 
     def _hide_locked(self, entries: list[Entry]) -> None:
         """Take due entries out of sight, those with a further age to where only the slow path sees them."""

@@ -15,12 +15,12 @@ from isp_perf._core.kinds import record_fields
 from isp_perf._runtime.drive import Failure, adrive, drive
 from isp_perf._runtime.specialize import parameters, specialize
 from isp_perf.cache._config import CachePolicy, policy_with
-from isp_perf.cache._direct import Direct, is_direct, slot_finder
+from isp_perf.cache._direct import ShortWay, is_direct, short_way, slot_test
 from isp_perf.cache._engine import Call, Engine
 from isp_perf.cache._keyplan import KeyPlan, annotated_types
-from isp_perf.cache._local import FINE_TTL, Store
 from isp_perf.cache._scope import MODE, fetch
 from isp_perf.cache._stats import Counters, count_hits
+from isp_perf.cache._store import FINE_TTL, Store
 from isp_perf.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -45,8 +45,22 @@ else:
 {hit}"""
 _HIT = "$found.hits += 1\nreturn {value}\n"
 _ASKING = "if $rare[3]() is None:\n"
-_MISS = """
+_LONG_WAY = """
 $found = {wait}$rare[1]($values)
+"""
+_SHORT_WAY = """
+$flight = $rare[6]({slot})
+if $flight is None:
+    $found = {wait}$rare[1]($values)
+else:
+    try:
+        $found = {wait}$rare[4]($args)
+    except $rare[5] as $error:
+        $found = $rare[8]($flight, $error, $values)
+    else:
+        $found = $rare[7]($flight, $found, $values)
+"""
+_END = """
 if $found.__class__ is $rare[2]:
     try:
         raise $found.error
@@ -119,11 +133,17 @@ class Site:
         self._names = names
         self._plain = _POSITIONAL.issuperset(self._kinds)
         self.hit_clock = _hit_clock(engine.local.clock, policy)
-        self.store = Store(self, "")
+        self.store = self._make_store()
         self._wrapper: Callable[[], FunctionType | None] = _nothing
         self._codes: tuple[CodeType, CodeType] | None = None
         self._shelves: dict[int, dict[Any, Any]] = {}
         self._instances: dict[int, tuple[ref[Any], Store]] = {}
+
+    def _make_store(self) -> Store:
+        store = Store(self, "")
+        store.ttl = self.policy.steady or 0.0
+        store.ordered = self.hit_clock is None and store.ttl >= FINE_TTL and not self.policy.staged
+        return store
 
     @property
     def local_only(self) -> bool:
@@ -156,20 +176,18 @@ class Site:
 
     def _specialized(self, *, asking: bool) -> FunctionType:
         given = "$own({0})" if self.policy.isolate == "copy" else "{0}"
-        body = ""
-        if self.plan.native:
-            place = "$shelves[$id($param_0)]" if self.local_only else "$hot"
-            slot = self.plan.expression()
-            hit = self._question(slot, _HIT.format(value=given.format("$found.value")))
-            body = _LOOKUP.format(place=place, slot=slot, hit=_indented(hit))
-            body = _ASKING + _indented(body) if asking else body
-        body += _MISS.format(wait="await " if self.asynchronous else "", value=given.format("$found"))
+        short = self._short_way()
+        body = self._lookup(_HIT.format(value=given.format("$found.value"))) if self.plan.native else ""
+        body = _ASKING + _indented(body) if asking else body
+        miss = (_LONG_WAY if short is None else _SHORT_WAY) + _END
+        wait, slow = ("await ", self.amiss) if self.asynchronous else ("", self.miss)
+        body += miss.format(slot=self.plan.expression(), wait=wait, value=given.format("$found"))
         names: dict[str, Any] = {
             "clock": self.hit_clock,
             "guard": self.plan.guard,
             "hot": self.store.hot,
             "id": id,
-            "rare": (Exception, self._answer(), Failure, MODE.get),
+            "rare": (Exception, slow, Failure, MODE.get, self.function, BaseException, *(short or ())),
             "shelves": self._shelves,
         }
         if self.policy.isolate == "copy":
@@ -178,14 +196,14 @@ class Site:
             names["own"] = own
         return specialize(self.function, body, names, asynchronous=self.asynchronous)
 
-    def _answer(self) -> Callable[..., Any]:
-        """Return what answers a call that the wrapper could not answer."""
-        slow = self.amiss if self.asynchronous else self.miss
-        finder = slot_finder(self.plan) if self._plain and is_direct(self.policy) else None
-        if finder is None:
-            return slow
-        direct = Direct(self, slow, finder)
-        return direct.amiss if self.asynchronous else direct.miss
+    def _short_way(self) -> ShortWay | None:
+        fits = slot_test(self.plan) if self._plain and is_direct(self.policy) else None
+        return None if fits is None else short_way(self, fits)
+
+    def _lookup(self, hit: str) -> str:
+        place = "$shelves[$id($param_0)]" if self.local_only else "$hot"
+        slot = self.plan.expression()
+        return _LOOKUP.format(place=place, slot=slot, hit=_indented(self._question(slot, hit)))
 
     def _question(self, slot: str, hit: str) -> str:
         asked: list[str] = []

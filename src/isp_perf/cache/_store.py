@@ -1,23 +1,32 @@
 """Where one function's entries are, and what an entry with more than a ttl has besides."""
 
-from itertools import count
+from bisect import bisect_right
+from itertools import count, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from isp_perf._core.eviction import Entry
 from isp_perf._core.freshness import Life
 from isp_perf._runtime.flights import Flight
-from isp_perf._runtime.reaper import Calendar, Moment, width
+from isp_perf._runtime.reaper import Calendar, Journal, Moment, rounded, width
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._stats import Counters
 
 if TYPE_CHECKING:
     from isp_perf.typing import Clock
 
-__all__ = ["MOST_UNCOUNTED", "Keyed", "StagedEntry", "Store", "WeighedEntry"]
+__all__ = ["FINE_TTL", "MOST_UNCOUNTED", "Keyed", "StagedEntry", "Store", "WeighedEntry"]
 
 MOST_UNCOUNTED: Final = 1024
 """Loads of the short way that may wait to be counted: what keeps ``Store.spent`` short, however long a ttl is."""
 
+# Below this ttl a moment's width and the thread's lateness would show: such entries are compared on each hit.
+FINE_TTL: Final = 0.25
+_ROUNDED_UP: Final = 0.001
+_due_of: Final = attrgetter("due")
+_NO_MOMENT: Final = Moment("-inf")
+_FEW: Final = 1024
+_FEW_MORE: Final = 4
 _numbers: Final = count(1)
 _GOLDEN: Final = 0x9E3779B97F4A7C15  # consecutive numbers times this differ in every part of 60 bits
 _SALT_BITS: Final = (1 << 60) - 1
@@ -97,15 +106,18 @@ class Store:
         flights: slot -> attached flight.
         head: what all keys of the function begin with.
         shadowed: whether something was stored by key that begins so: it may be what a call asks for.
-        detour: a miss has more to look at than its slot: nothing was stored yet, the level is suspended, ``shadowed``.
+        detour: a miss has more to look at than its slot: nothing was stored yet, the level is suspended, it is not all
+            there is to ask, ``shadowed``.
         token: what tells the keys of this instance from those of others.
         salt: what tells the marks of this store (hash of a slot plus salt) from those of others.
         level: the local level that has heard of this store.
         by_key: whether its slots are one-element tuples of keys of the user's own.
-        group: the store whose moments this one uses: instances come and go, and moments stay until their time.
-        moments: time -> moment in which entries of this store are due.
+        group: the store whose journals this one uses: instances come and go, and journals stay until their time.
+        journals: time -> journal of the entries of this store that are due then.
         ttl: seconds that the function's values live, where that is the same for all.
-        latest: the moment last used for entries of that ttl, those due before ``latest_end``.
+        ordered: whether the entries on the shelf become due in the order in which they stand there, so that nobody
+            has to write down when; until ``unorder_locked``.
+        latest: the moment last used for entries in order, those due before ``latest_end``.
         spent: the seconds of each load of the short way of a miss, ``MOST_UNCOUNTED`` at most; as ``evicted`` and
             ``retired`` counted once for the function and the manager; ``fold_locked`` adds it to both.
     """
@@ -121,10 +133,11 @@ class Store:
         "group",
         "head",
         "hot",
+        "journals",
         "latest",
         "latest_end",
         "level",
-        "moments",
+        "ordered",
         "owner",
         "retired",
         "salt",
@@ -140,7 +153,9 @@ class Store:
     evicted: int
     group: "Store | None"
     head: str
+    latest: Moment
     latest_end: float
+    ordered: bool
     owner: Keyed
     retired: int
     salt: int
@@ -165,9 +180,10 @@ class Store:
         self.shelf = self.hot
         self.flights: dict[Any, Flight] = {}
         self.level: object = None
-        self.moments: dict[float, Moment] = {}
-        self.latest: Moment | None = None
-        self.latest_end = self.ttl = 0.0
+        self.journals: dict[float, Journal] = {}
+        self.ordered = False
+        self.ttl = 0.0
+        self._open_no_moment()
         self.evicted = self.retired = 0
         self.spent = []
 
@@ -191,21 +207,61 @@ class Store:
         """Return every entry."""
         return [*self.shelf.values(), *self.cold.values()]
 
-    def moment_locked(self, calendar: Calendar, due: float, *, ttl: float) -> Moment:
-        """Return the moment for an entry that lives ``ttl`` seconds until ``due``, made anew if there is none."""
-        at = due - due % width(ttl)
+    def journal_locked(self, calendar: Calendar, due: float, *, ttl: float) -> Journal:
+        """Return the journal for an entry that lives ``ttl`` seconds until ``due``, made anew if there is none."""
+        at = rounded(due, ttl)
         keeper = self.group or self
-        moment = keeper.moments.get(at)
-        if moment is None or moment.full:
-            moment = keeper.moments[at] = calendar.moment_locked(due, ttl)
-            moment.group = keeper
-        return moment
+        journal = keeper.journals.get(at)
+        if journal is None or journal.full:
+            journal = keeper.journals[at] = calendar.journal_locked(due, ttl, keeper)
+        return journal
 
-    def next_moment_locked(self, calendar: Calendar, due: float) -> Moment:
-        """Make the moment for an entry of the usual ttl the latest one."""
-        self.latest = self.moment_locked(calendar, due, ttl=self.ttl)
-        self.latest_end = self.latest + width(self.ttl)
+    def moment_locked(self, calendar: Calendar, due: float) -> Moment:
+        """Return the moment for an entry that comes in order; it is due after every one on the shelf."""
+        if due >= self.latest_end:
+            self.latest = calendar.moment_locked(due, self.ttl, self)
+            self.latest_end = self.latest + width(self.ttl)
         return self.latest
+
+    def schedule_locked(self, calendar: Calendar, entry: Entry, *, ttl: float, shown: bool) -> bool:
+        """Have the reaper take ``entry`` away; return whether that is exact enough to ask no clock on a hit.
+
+        ``shown``: it is going to stand on the shelf, behind the others.
+        """
+        if shown and self.ordered:
+            if ttl == self.ttl and not isinstance(entry, StagedEntry):
+                entry.due = self.moment_locked(calendar, entry.due)
+                return True
+            self.unorder_locked(calendar)
+        if ttl < FINE_TTL:
+            journal = self.journal_locked(calendar, entry.due + _ROUNDED_UP, ttl=ttl)
+        else:
+            entry.due = journal = self.journal_locked(calendar, entry.due, ttl=ttl)
+        journal.items.append(entry)
+        if isinstance(entry, StagedEntry) and not entry.aged:
+            journal.final = False
+        return ttl >= FINE_TTL
+
+    def unorder_locked(self, calendar: Calendar) -> None:
+        """Write down when each entry is due, because one comes that is due earlier or later than its turn."""
+        self.ordered = False
+        self._open_no_moment()
+        for entry in self.shelf.values():
+            entry.due = journal = self.journal_locked(calendar, entry.due, ttl=self.ttl)
+            journal.items.append(entry)
+
+    def due_locked(self, moment: Moment) -> Journal:
+        """Return the journal of what is due at ``moment``: the first ones on the shelf, where they are in order."""
+        if isinstance(moment, Journal):
+            return moment
+        return Journal.of(moment, self, self._first_due(moment) if self.ordered else [])
+
+    def _first_due(self, moment: float) -> list[Entry]:
+        number, first = _FEW, list(islice(self.shelf.values(), _FEW))
+        while len(first) == number and first[-1].due <= moment:
+            number *= _FEW_MORE
+            first = list(islice(self.shelf.values(), number))
+        return first[: bisect_right(first, moment, key=_due_of)]
 
     def fold_locked(self, totals: Counters) -> None:
         """Add what the short way has counted to the counters of the owner and of the manager."""
@@ -219,12 +275,16 @@ class Store:
 
     def close_locked(self, moment: Moment) -> None:
         """Take nothing more into ``moment``, whose time has come."""
-        if self.moments.get(moment) is moment:
-            del self.moments[moment]
+        if self.journals.get(moment) is moment:
+            del self.journals[moment]
         if self.latest is moment:
-            self.latest = None
+            self._open_no_moment()
 
     def forget_moments_locked(self) -> None:
         """Take nothing more into any moment so far."""
-        self.moments.clear()
-        self.latest = None
+        self.journals.clear()
+        self._open_no_moment()
+
+    def _open_no_moment(self) -> None:
+        self.latest = _NO_MOMENT
+        self.latest_end = _NO_MOMENT

@@ -21,7 +21,7 @@ class Suspension:
         distrusted: whether one of them forbids to serve anything.
     """
 
-    __slots__ = ("_causes", "active", "distrusted", "stores")
+    __slots__ = ("_asked", "_causes", "active", "distrusted", "stores")
 
     active: bool
     distrusted: bool
@@ -31,19 +31,31 @@ class Suspension:
         self.stores: WeakSet[Store] = WeakSet()
         self.active = False
         self.distrusted = False
+        self._asked = False
 
     def admit(self, store: Store) -> None:
         """Take note of a store that gets its first entry."""
         self.stores.add(store)
-        store.detour = self.active or store.shadowed
+        self._direct(store)
         if self.active:
             store.shelf = store.aside
+
+    def ask(self, *, asked: bool) -> None:
+        """Let every miss go the long way, although nothing is suspended, or not."""
+        self._asked = asked
+        for store in self.stores:
+            self._direct(store)
+
+    def _direct(self, store: Store) -> None:
+        """Tell a store which way its misses go."""
+        store.detour = self.active or self._asked or store.shadowed
 
     def shade(self, key: str) -> None:
         """Take note of something stored by key: calls of functions whose keys begin like it have to look there."""
         for store in self.stores:
             if key.startswith(store.head):
-                store.shadowed = store.detour = True
+                store.shadowed = True
+                self._direct(store)
 
     def begin(self, cause: Hashable, *, serve: bool) -> None:
         """Empty every ``hot``; without ``serve`` the slow path returns nothing either."""
@@ -53,7 +65,7 @@ class Suspension:
             return
         self.active = True
         for store in self.stores:
-            store.detour = True
+            self._direct(store)
             store.aside.update(store.hot)
             store.shelf = store.aside
             store.hot.clear()
@@ -66,7 +78,7 @@ class Suspension:
             return
         self.active = False
         for store in self.stores:
-            store.detour = store.shadowed
+            self._direct(store)
             store.hot.update(store.aside)
             store.shelf = store.hot
             store.aside.clear()

@@ -5,12 +5,13 @@ import time
 
 import pytest
 
-from isp_perf.cache import CacheManager
+from isp_perf._runtime.reaper import Moment
+from isp_perf.cache import CacheManager, entry
 
 MANY = 20_000
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=20.0):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -48,6 +49,44 @@ def test_everything_due_leaves_and_the_rest_stays(staying):
     assert wait_until(lambda: len(local._queue._small) <= 2 * (staying + 1) + 64)
     assert load(MANY - 1) == MANY - 1
     assert cache.stats().misses_by["expired"] == 1
+
+
+@pytest.mark.parametrize("number", [1, 500, 1024, 1025, 3000, 5000])
+def test_the_first_ones_on_an_ordered_shelf_are_due(number):
+    """Where all live equally long, the entries that are due are the first ones; nothing is written down."""
+    cache = CacheManager(max_entries=100_000)
+    load, site = function_of(cache, ttl=3600)
+    for x in range(5000):
+        load(x)
+    local, store = cache._engine.local, site.store
+    with local.lock:
+        ahead = list(store.hot.values())
+        for first in ahead[:number]:
+            first.due = -1.0
+        due = store.due_locked(Moment(0.0))
+        assert due.items == ahead[:number]
+        assert store.ordered
+        assert len(local._calendar) == 0
+
+
+def test_a_ttl_of_its_own_ends_the_order():
+    """Values that their loader gave another ttl leave at their own time, and the others at theirs."""
+    cache = CacheManager(max_entries=100_000)
+
+    @cache.cached("{x}", ttl=1.0)
+    def load(x: int):
+        if x % 3 == 1:
+            entry().ttl = 600
+        return x
+
+    site = next(iter(cache._sites))
+    for x in range(3000):
+        load(x)
+    assert wait_until(lambda: len(site.store.hot) == 1000)
+    assert all(x % 3 == 1 for x in site.store.hot)
+    with cache._engine.local.lock:
+        assert not site.store.ordered
+    assert cache.stats().expirations == 2000
 
 
 def test_entries_with_a_further_age_stay_out_of_sight_and_alive():
