@@ -276,6 +276,15 @@ def test_random_histories_on_a_simulated_network(simulated, network, schedules):
     assert explore(simulated, partial(history_of, NETWORKS[network]), schedules)
 
 
+async def until(condition):
+    """Wait until ``condition`` holds, for 20 s at most."""
+    for _ in range(4000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise TimeoutError
+
+
 async def test_who_was_served_past_redis_reads_nothing_older_from_it():
     """A load past the remote level outlives the outage; what another process stored meanwhile is not believed here."""
     server = MemoryLevel()
@@ -300,12 +309,9 @@ async def test_who_was_served_past_redis_reads_nothing_older_from_it():
     here.partition()
     here.cut()
     past = asyncio.create_task(read(1))
-    await asyncio.sleep(0.05)
+    await until(lambda: cache.health().l2 != "up")
     here.heal()
-    for _ in range(500):
-        if cache.health().l2 == "up" and not cache.health().journal:
-            break
-        await asyncio.sleep(0.005)
+    await until(lambda: cache.health().l2 == "up" and not cache.health().journal)
     assert await other(1) == 1
     truth["value"] = 2  # committed, and not yet invalidated
     gates["here"].set()
