@@ -62,6 +62,7 @@ class Settings:
         secret: keys of 16 or more bytes that seal cached values in Redis: the first one signs, all are accepted;
             default none: damage and mix-ups are found, forgery is not.
         share_circuits: whether the circuits of all processes open, probe and close together over Redis; default false.
+        slow_ms: milliseconds (>= 0) from which ``Toolkit.queries`` has a statement logged as slow; default none.
         naming: further names that ``/metrics`` shows the figures under, ``"micrometer"``, ``"resilience4j"`` or both,
             so that published Grafana boards find them; default none.
 
@@ -81,6 +82,7 @@ class Settings:
     ops: str = "/"
     secret: tuple[bytes, ...] = ()
     share_circuits: bool = False
+    slow_ms: float | None = None
     naming: tuple[Naming, ...] = ()
 
     def __post_init__(self) -> None:
@@ -94,8 +96,8 @@ class Settings:
 
         The variables are ``REDIS_URL``, ``REDIS_CLUSTER_NODES``, ``REDIS_SENTINELS``, ``DATABASE_URL``, and
         ``ISP_PERF_`` plus ``NAMESPACE``, ``SCHEMA``, ``CACHE_MAX_ENTRIES``, ``CACHE_TTL``, ``CACHE_AUDIT``,
-        ``COMPRESSION``, ``COMPRESSION_MINIMUM_SIZE``, ``OPS``, ``SECRET``, ``SHARE_CIRCUITS`` and ``NAMING``; several
-        keys of ``SECRET`` or names of ``NAMING`` are joined by commas.
+        ``COMPRESSION``, ``COMPRESSION_MINIMUM_SIZE``, ``OPS``, ``SECRET``, ``SHARE_CIRCUITS``, ``SLOW_MS`` and
+        ``NAMING``; several keys of ``SECRET`` or names of ``NAMING`` are joined by commas.
         No input makes it raise anything but ``SettingsError``.
 
         Args:
@@ -122,6 +124,7 @@ class Settings:
             "ops": reader.text("OPS"),
             "secret": reader.keys("SECRET"),
             "share_circuits": reader.switch("SHARE_CIRCUITS"),
+            "slow_ms": reader.number("SLOW_MS", float),
             "naming": reader.words("NAMING"),
         }
         return reader.built(cls, {name: value for name, value in values.items() if value is not None})
@@ -129,7 +132,7 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as JSON-ready values; passwords are masked."""
         return {
-            "redis": repr(self.redis),
+            "redis": self.redis.as_dict(),
             "database_url": None if self.database_url is None else _masked(self.database_url),
             **{name: getattr(self, name) for name in _PLAIN},
             "naming": list(self.naming),
@@ -150,6 +153,7 @@ _PLAIN: Final = (
     "compression_minimum_size",
     "ops",
     "share_circuits",
+    "slow_ms",
 )
 
 
@@ -296,6 +300,12 @@ def _secret(settings: Settings) -> ConfigurationError | None:
     return ConfigurationError("secret", "(hidden)", "keys of 16 or more bytes", "write secrets.token_hex(32)")
 
 
+def _slow_ms(settings: Settings) -> ConfigurationError | None:
+    if settings.slow_ms is None or (math.isfinite(settings.slow_ms) and settings.slow_ms >= 0):
+        return None
+    return ConfigurationError("slow_ms", settings.slow_ms, "milliseconds >= 0", "write for example 200")
+
+
 def _share_circuits(settings: Settings) -> ConfigurationError | None:
     if not settings.share_circuits or settings.redis.target is not None:
         return None
@@ -320,5 +330,6 @@ _CHECKS: Final = (
     _ops,
     _secret,
     _share_circuits,
+    _slow_ms,
     _naming,
 )

@@ -89,13 +89,14 @@ class Toolkit:
 
         Args:
             target: an engine, session factory or session, sync or async.
-            **settings: as for ``isp_perf.queries.install``.
+            **settings: as for ``isp_perf.queries.install``; ``slow_ms`` is that of the toolkit's settings by default.
 
         Raises:
             ConfigurationError: as for ``isp_perf.queries.install``.
         """
         from isp_perf.queries import install
 
+        settings.setdefault("slow_ms", self.settings.slow_ms)
         return install(target, **settings)
 
     def wrap(

@@ -11,7 +11,7 @@ from isp_perf.errors import ConfigurationError
 from isp_perf.settings import Settings, SettingsError
 
 NAMES = ["NAMESPACE", "SCHEMA", "CACHE_MAX_ENTRIES", "CACHE_TTL", "COMPRESSION", "COMPRESSION_MINIMUM_SIZE", "OPS"]
-NAMES += ["CACHE_AUDIT", "SECRET", "SHARE_CIRCUITS", "NAMING"]
+NAMES += ["CACHE_AUDIT", "SECRET", "SHARE_CIRCUITS", "SLOW_MS", "NAMING"]
 VARIABLES = [f"ISP_PERF_{name}" for name in NAMES]
 VARIABLES += ["REDIS_URL", "REDIS_CLUSTER_NODES", "REDIS_SENTINELS", "DATABASE_URL"]
 
@@ -38,12 +38,14 @@ def test_every_variable_is_read():
             "ISP_PERF_OPS": "/ops",
             "ISP_PERF_SECRET": "a-key-of-sixteen-bytes, an-older-key-of-as-many",
             "ISP_PERF_SHARE_CIRCUITS": "on",
+            "ISP_PERF_SLOW_MS": "200",
             "ISP_PERF_NAMING": "micrometer, resilience4j",
         }
     )
     assert settings.naming == ("micrometer", "resilience4j")
     assert settings.secret == (b"a-key-of-sixteen-bytes", b"an-older-key-of-as-many")
     assert settings.share_circuits
+    assert settings.slow_ms == 200
     assert settings.redis.url == "redis://localhost:6379/0"
     assert settings.database_url == "postgresql://u:p@db/x"
     assert (settings.namespace, settings.schema, settings.ops) == ("suporte", "7", "/ops")
@@ -51,7 +53,7 @@ def test_every_variable_is_read():
     assert (settings.compression, settings.compression_minimum_size) == (False, 0)
 
 
-def test_six_mistakes_are_six_messages():
+def test_seven_mistakes_are_seven_messages():
     """Mistakes of form, of range and of several features are reported together, each with variable, value and fix."""
     with pytest.raises(SettingsError) as caught:
         Settings.from_env(
@@ -62,6 +64,7 @@ def test_six_mistakes_are_six_messages():
                 "ISP_PERF_CACHE_AUDIT": "1.5",
                 "ISP_PERF_COMPRESSION": "perhaps",
                 "ISP_PERF_OPS": "ops",
+                "ISP_PERF_SLOW_MS": "-1",
             }
         )
     error = caught.value
@@ -74,10 +77,11 @@ def test_six_mistakes_are_six_messages():
         "ISP_PERF_CACHE_AUDIT",
         "ISP_PERF_COMPRESSION",
         "ISP_PERF_OPS",
+        "ISP_PERF_SLOW_MS",
     }
     lines = str(error).splitlines()
-    assert lines[0] == "6 wrong settings:"
-    assert len(lines) == 7
+    assert lines[0] == "7 wrong settings:"
+    assert len(lines) == 8
     assert "'many'" in str(error)
     assert "write /ops" in str(error)
 

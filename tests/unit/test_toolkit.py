@@ -206,13 +206,17 @@ async def test_cached_functions_use_the_settings():
     assert double.stats.hits == 1
 
 
-def test_queries_are_installed_on_request():
-    """``queries`` hands its arguments to the queries room, which is not imported before."""
+@pytest.mark.parametrize(("given", "slow"), [({}, 1), ({"slow_ms": None}, 0)])
+def test_queries_are_installed_on_request(given, slow):
+    """``queries`` hands its arguments to the queries room, with the limit of the settings for what is slow."""
     sqlalchemy = pytest.importorskip("sqlalchemy")
     engine = sqlalchemy.create_engine("sqlite://")
-    installed = Toolkit().queries(engine, batching="off")
+    engine.connect().close()  # a dialect's own first questions are slower than 0 ms too
+    installed = Toolkit(Settings(slow_ms=0)).queries(engine, batching="off", **given)
     try:
-        assert installed.stats()
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+        assert installed.stats().slow == slow
     finally:
         installed.remove()
         engine.dispose()
