@@ -149,10 +149,11 @@ async def foreign(url, statement):
 
 
 async def until(question, expected):
-    limit = time.monotonic() + 20
-    while (answer := await question()) != expected and time.monotonic() < limit:
+    for limit in [time.monotonic() + 20] * 4000:
+        if (met := await question() == expected) or time.monotonic() > limit:
+            return met
         await asyncio.sleep(0.005)
-    return answer == expected
+    return False
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg_async"])

@@ -46,7 +46,7 @@ def processes(database, redis_url):
 
 
 def heard(process, expected):
-    """Read until the other process's commit is heard of, which takes max_stale at most on a machine that is not busy."""
+    """Read until the other process's commit is heard of, which takes no longer than max_stale if both may work."""
     limit = time.monotonic() + 20
     while (answer := process("read")) != expected and time.monotonic() < limit:
         pass

@@ -5,7 +5,7 @@ from hashlib import blake2b
 from itertools import chain
 from typing import Any, cast
 
-from sqlalchemy import CompoundSelect, Select, Table, TableClause, TextClause
+from sqlalchemy import CompoundSelect, MetaData, Select, TableClause, TextClause
 from sqlalchemy.inspection import inspect
 from sqlalchemy.sql import visitors
 
@@ -148,7 +148,7 @@ def _shape_of(statement: Any, writes: Writes, dialect: Any) -> Shape:
         if is_temporary(table):
             rule = "a temporary table is another one for each connection"
             raise ConfigurationError("statement", table.name, rule, "read it without a cache")
-        if isinstance(table, Table):
+        if isinstance(getattr(table, "metadata", None), MetaData):
             writes.learn(table.metadata)
         tags.update(map(tag_of, (table.name, *getattr(table, "info", {}).get("isp_tables", ()))))
     hidden = any(_may_hide(str(getattr(each, "text", each))) for each in fragments)
