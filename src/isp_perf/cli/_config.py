@@ -2,6 +2,8 @@
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 from isp_perf.settings import Settings, SettingsError
 
@@ -27,12 +29,29 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps({"problems": problems}, indent=2))
         return 2
-    values, defaults = settings.as_dict(), Settings().as_dict()
     if arguments.json:
-        print(json.dumps({"settings": values}, indent=2))
+        print(json.dumps({"settings": settings.as_dict()}, indent=2))
         return 0
-    width = max(map(len, values))
-    for name, value in values.items():
-        note = "" if value != defaults[name] else "  (default)"
-        print(f"{name:<{width}}  {value}{note}")
+    values, defaults = dict(_flat(settings.as_dict())), dict(_flat(Settings().as_dict()))
+    names, texts = max(map(len, values)), max(map(len, values.values()))
+    for name, text in values.items():
+        note = "default" if text == defaults[name] else ""
+        print(f"{name:<{names}}  {text:<{texts}}  {note}".rstrip())
     return 0
+
+
+def _flat(values: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each setting as text, those of a part under the name of the part."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(cast("Mapping[str, Any]", value), f"{within}{name}.")
+        else:
+            yield f"{within}{name}", _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value is None or value == []:
+        return "none"
+    return ", ".join(value) if isinstance(value, list) else str(value)

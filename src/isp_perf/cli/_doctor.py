@@ -9,9 +9,9 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from isp_perf.cli._advice import Advice, advice
 from isp_perf.cli._import import load_attribute
@@ -25,11 +25,15 @@ from isp_perf.metrics._asgi import ASGIApp
 from isp_perf.ops._shown import count, duration, plain, size
 from isp_perf.settings import Settings
 
+if TYPE_CHECKING:
+    from isp_perf.queries import IndexAdvice
+
 __all__ = ["add_arguments", "run"]
 
 _WORTH_CACHING: Final = 0.005  # seconds of an answer
 _WORTH_COMPRESSING: Final = 1024  # bytes of a body
 _SLOW_STATEMENT: Final = 0.02  # seconds
+_WORTH_AN_INDEX: Final = 0.001  # seconds of an answer that its statements took
 _SERVER_ERROR: Final = 500
 _YELLOW: Final = 33
 
@@ -89,9 +93,10 @@ def _imported(arguments: argparse.Namespace) -> tuple[str, list[Advice]]:
     if not paths:
         rule = "has no GET route without parameters that can be seen"
         raise ConfigurationError("MODULE:APP", arguments.target, rule, "name pages: --path /customers/1")
-    probes = asyncio.run(probe(cast("ASGIApp", app), paths))
+    probes, indexes = asyncio.run(probe(cast("ASGIApp", app), paths))
     looked = f"{arguments.target}: {', '.join(f'{one.path} ({one.status})' for one in probes)}"
-    return looked, [finding for one in probes for rule in _RULES for finding in rule(one)]
+    found = [finding for one in probes for rule in _RULES for finding in rule(one)]
+    return looked, [*found, *_indexes(probes, indexes)]
 
 
 def _errors(one: Probe) -> Iterator[Advice]:
@@ -125,12 +130,29 @@ def _compress(one: Probe) -> Iterator[Advice]:
         yield Advice("compress", one.path, evidence, "Toolkit.from_env().wrap(app), or CompressionMiddleware(app)")
 
 
-def _index(one: Probe) -> Iterator[Advice]:
+def _slow(one: Probe) -> Iterator[Advice]:
     slow = one.slowest
     if slow is not None and slow.count and slow.seconds / slow.count >= _SLOW_STATEMENT:
-        text = " ".join(slow.text.split())
-        evidence = f"{duration(slow.seconds / slow.count)} for: {plain(text)}"
-        yield Advice("index", one.path, evidence, "isp_perf.queries.suggest_indexes(session) names the indexes")
+        evidence = f"{duration(slow.seconds / slow.count)} for: {_on_one_line(slow.text)}"
+        yield Advice(
+            "index", one.path, evidence, "see its plan (EXPLAIN); an index it lacks is named below"
+        )
 
 
-_RULES: Final = (_errors, _preload, _cache, _compress, _index)
+def _indexes(probes: Sequence[Probe], advised: "Sequence[IndexAdvice]") -> Iterator[Advice]:
+    """Tell which indexes the pages' own statements lack, with what these cost."""
+    for one in advised:
+        for page in probes:
+            sent = [statement for statement in page.sent if statement.text in one.statements]
+            spent, times = sum(statement.seconds for statement in sent), sum(statement.count for statement in sent)
+            if spent >= _WORTH_AN_INDEX:
+                evidence = f"{times} x, {duration(spent)} in all: {_on_one_line(sent[0].text)}"
+                yield Advice("index", page.path, evidence, one.ddl)
+                break
+
+
+def _on_one_line(text: str) -> str:
+    return plain(" ".join(text.split()))
+
+
+_RULES: Final = (_errors, _preload, _cache, _compress, _slow)

@@ -6,6 +6,7 @@ Zipf's law, as it does among customers, agents and open conversations.
 
 import asyncio
 import json
+import os
 import random
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -129,9 +130,17 @@ async def apply(
             for _ in range(min(connections, len(requests))):
                 group.create_task(_connection(pending, outcome, line(), done=done or _ignore))
     except ExceptionGroup as errors:
-        raise OSError(f"the service stopped answering: {errors.exceptions[0]!r}") from errors
+        raise OSError(f"{host}:{port} stopped answering: {_first(errors)}") from errors
     outcome.seconds = perf_counter() - started
     return outcome
+
+
+def _first(errors: ExceptionGroup) -> str:
+    """Return what went wrong first, in words."""
+    error = errors.exceptions[0]
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
 
 
 def _ignore() -> None:

@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = words[0] if words else ""
     if name not in COMMANDS:
         _no_command(words)
-    command = COMMANDS[name].load()
-    parser = Parser(prog=f"isp-perf {name}", description=f"{COMMANDS[name].says.capitalize()}.")
+    command, says = COMMANDS[name].load(), COMMANDS[name].says
+    parser = Parser(prog=f"isp-perf {name}", description=f"{says[0].upper()}{says[1:]}.")
     command.add_arguments(parser)
     arguments = parser.parse(words[1:])
     before = signal.signal(signal.SIGTERM, _terminate)

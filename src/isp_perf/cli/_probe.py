@@ -9,10 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from isp_perf._core.query_findings import Finding, Statement
 from isp_perf.metrics._asgi import ASGIApp, Message
+
+if TYPE_CHECKING:
+    from isp_perf.queries import IndexAdvice
 
 __all__ = ["Probe", "pages_of", "probe"]
 
@@ -38,6 +41,7 @@ class Probe:
         statements: statements sent to the database for one answer.
         findings: what could have been done in fewer.
         slowest: the slowest of the statements.
+        sent: the statements of the last answer.
     """
 
     path: str
@@ -50,6 +54,7 @@ class Probe:
     statements: int = 0
     findings: list[Finding] = field(default_factory=list[Finding])
     slowest: Statement | None = None
+    sent: list[Statement] = field(default_factory=list[Statement])
 
 
 def pages_of(app: Any) -> list[str]:
@@ -75,8 +80,8 @@ def _layers(app: Any) -> Iterator[Any]:
             return
 
 
-async def probe(app: ASGIApp, paths: Iterable[str]) -> list[Probe]:
-    """Start the application, ask for each path some times, and stop it.
+async def probe(app: ASGIApp, paths: Iterable[str]) -> tuple[list[Probe], "list[IndexAdvice]"]:
+    """Start the application, ask for each path some times and for the indexes that its statements lack, and stop it.
 
     Raises:
         OSError: the application's startup failed.
@@ -85,7 +90,18 @@ async def probe(app: ASGIApp, paths: Iterable[str]) -> list[Probe]:
         _watch_engines()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is found is told by us, once
-            return [await _page(app, path) for path in paths]
+            pages = [await _page(app, path) for path in paths]
+            return pages, await _indexes()
+
+
+async def _indexes() -> "list[IndexAdvice]":
+    if "isp_perf.queries._watch" not in sys.modules:
+        return []
+    from isp_perf.queries._checkup import advise_watched
+    from isp_perf.queries._count import QueryCount
+
+    with QueryCount(watched=False):  # the questions of the advisor are no findings
+        return await advise_watched()
 
 
 async def _page(app: ASGIApp, path: str) -> Probe:
@@ -101,6 +117,7 @@ async def _page(app: ASGIApp, path: str) -> Probe:
                 await _ask(app, found)
             found.statements, found.findings = queries.count, queries.findings
             found.slowest = max(queries.statements, key=lambda one: one.seconds / one.count, default=None)
+            found.sent = queries.statements
         else:
             await _ask(app, found)
         times.append(perf_counter() - began)

@@ -3,9 +3,9 @@
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from isp_perf._core.ranges import one_of, seconds, whole
@@ -175,16 +175,17 @@ class RedisSettings:
             setting = " and ".join(names.get(part, part) for part in error.setting.split(" and "))
             raise ConfigurationError(setting, error.value, error.rule, error.fix) from None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON-ready values; passwords are masked."""
+        shown = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "target"}
+        for name in ("url", "nodes", "sentinel"):
+            if shown[name] is not None:
+                shown[name] = _mask(shown[name] if isinstance(shown[name], str) else ",".join(shown[name]))
+        return shown | {"retry": asdict(self.retry)}
+
     def __repr__(self) -> str:
-        parts: list[str] = []
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name == "target" or value is None:
-                continue
-            if item.name in {"url", "nodes", "sentinel"}:
-                value = _mask(value if isinstance(value, str) else ",".join(value))
-            parts.append(f"{item.name}={value!r}")
-        return f"RedisSettings({', '.join(parts)})"
+        shown = self.as_dict() | {"retry": self.retry}
+        return f"RedisSettings({', '.join(f'{name}={value!r}' for name, value in shown.items() if value is not None)})"
 
 
 def _parse_url(url: str) -> Target:

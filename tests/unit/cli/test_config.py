@@ -20,12 +20,17 @@ def test_every_setting_is_shown_and_secrets_are_not(monkeypatch, capsys):
     assert main(["config", "show"]) == 0
     text = capsys.readouterr().out
     assert "hunter2" not in text
-    assert [line for line in text.splitlines() if line.startswith("cache_ttl")] == ["cache_ttl                 60.0"]
-    assert "(default)" in text
+    lines = {line.split()[0]: line.split()[1:] for line in text.splitlines()}
+    assert lines["cache_ttl"] == ["60.0"]
+    assert lines["namespace"] == ["isp", "default"]
+    assert lines["redis.url"] == ["redis://***@cache:6379/0"]
+    assert lines["compression"] == ["on", "default"]
+    assert lines["secret"] == ["none", "default"]
     assert main(["config", "show", "--json"]) == 0
     shown = capsys.readouterr().out
     assert "hunter2" not in shown
     assert json.loads(shown)["settings"]["cache_ttl"] == 60.0
+    assert json.loads(shown)["settings"]["redis"]["protocol"] == 3
 
 
 def test_five_mistakes_are_five_lines(monkeypatch, capsys):

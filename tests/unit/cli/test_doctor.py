@@ -8,8 +8,9 @@ import pytest
 
 from isp_perf._core.query_findings import Statement
 from isp_perf.cli import _probe, main
-from isp_perf.cli._doctor import _index
+from isp_perf.cli._doctor import _indexes, _slow
 from isp_perf.cli._probe import Probe, pages_of, probe
+from isp_perf.queries import IndexAdvice
 
 APPLICATION = """
 import asyncio
@@ -165,7 +166,7 @@ async def silent(scope, receive, send):
 async def test_a_page_that_never_answers_is_cut_off(monkeypatch):
     """An application without lifespan and headers is asked too, and a page that hangs counts as 504."""
     monkeypatch.setattr(_probe, "_TIMEOUT", 0.02)
-    never, empty = await probe(silent, ["/never", "/?a=b"])
+    (never, empty), _ = await probe(silent, ["/never", "/?a=b"])
     assert (never.status, empty.status) == (504, 204)
     assert (empty.body, empty.media, empty.coding, empty.same) == (b"", "", "", True)
 
@@ -207,6 +208,24 @@ def test_pages_are_found_through_wrappers():
 def test_a_slow_statement_wants_an_index():
     """A statement above 20 ms is told with its text, a fast one is not."""
     slow = Probe("/list", slowest=Statement("SELECT *\n  FROM conversa", 2, 0.1, "main.py:3"))
-    [found] = _index(slow)
+    [found] = _slow(slow)
     assert (found.kind, found.evidence) == ("index", "50.0 ms for: SELECT * FROM conversa")
-    assert list(_index(Probe("/list", slowest=Statement("SELECT 1", 2, 0.001, "")))) == []
+    assert list(_slow(Probe("/list", slowest=Statement("SELECT 1", 2, 0.001, "")))) == []
+
+
+def test_an_index_is_named_with_what_its_statements_take():
+    """Advice for a statement of a page that takes a millisecond is a finding with its DDL; any other is not."""
+    advised = [
+        IndexAdvice("CREATE INDEX a ON t (a)", "", ("SELECT slow",), None, None, verified=False),
+        IndexAdvice("CREATE INDEX b ON t (b)", "", ("SELECT fast",), None, None, verified=False),
+        IndexAdvice("CREATE INDEX c ON t (c)", "", ("SELECT of another program",), None, None, verified=False),
+        IndexAdvice("DROP INDEX d", "", (), None, None, verified=False, reason="duplicate"),
+    ]
+    sent = [Statement("SELECT slow", 3, 0.006, ""), Statement("SELECT fast", 1, 0.0002, "")]
+    [found] = _indexes([Probe("/other"), Probe("/list", sent=sent), Probe("/again", sent=sent)], advised)
+    assert found.as_dict() == {
+        "kind": "index",
+        "subject": "/list",
+        "evidence": "3 x, 6.00 ms in all: SELECT slow",
+        "fix": "CREATE INDEX a ON t (a)",
+    }
