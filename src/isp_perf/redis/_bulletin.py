@@ -12,17 +12,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from secrets import token_bytes
-from typing import Any, Final, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from redis.asyncio.client import PubSub
 from redis.client import PubSub as BlockingPubSub
 from redis.exceptions import RedisError
 
+from isp_perf.redis._entry import unheard
 from isp_perf.redis._link import Link
 from isp_perf.redis._pack import pack
 from isp_perf.typing import Listener, Order, Ping
 
-__all__ = ["BlockingNews", "Bulletin", "News", "mispaired", "topic_of", "unheard"]
+__all__ = ["BlockingNews", "Bulletin", "Hearing", "News", "mispaired", "topic_of"]
 
 _CHANGED: Final = b"!"
 _FILLED: Final = b"+"
@@ -217,12 +218,6 @@ class News:
         self._bulletin.end()
 
 
-def unheard(future: "asyncio.Future[Any]") -> None:
-    """Take note of the end of a command whose answer nobody waits for, so that its error is not reported."""
-    if not future.cancelled():
-        future.exception()
-
-
 class BlockingNews:
     """The subscription of one channel of threads; it is read together with the answers to orders.
 
@@ -297,3 +292,25 @@ def mispaired(orders: Sequence[Order], replies: Sequence[Any]) -> bool:
         isinstance(order, Ping) and not isinstance(reply, Exception) and reply != order.nonce
         for order, reply in zip(orders, replies, strict=True)
     )
+
+
+_News = TypeVar("_News", News, BlockingNews)
+
+
+class Hearing(Generic[_News]):
+    """What channels of both colours say of how they hear."""
+
+    _listener: Listener
+    _news: _News | None
+    _tracks: bool
+
+    def _lost(self) -> None:
+        """Take note that orders got lost: what is published may be heard of, but nothing proves it."""
+        if self._news is not None:
+            self._news.stop()
+        self._listener.lost()
+
+    @property
+    def kind(self) -> str:
+        """How changes are heard of: ``"tracking"`` or ``"pubsub"``."""
+        return "tracking" if self._tracks else "pubsub"

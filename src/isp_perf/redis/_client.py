@@ -73,6 +73,17 @@ class Ways(dict[Any, Way]):
         self[name] = way
         return way
 
+    def shareable(self, name: Any) -> bool:
+        """Return whether a command may run on a connection that others use at the same time.
+
+        Raises:
+            ConfigurationError: it may run on no pooled connection at all.
+        """
+        found = self[name].route
+        if found.lane is Kind.REFUSED:
+            raise refused(found)
+        return found.lane is not Kind.DEDICATED and not found.inspect
+
 
 def decoded(reply: Any) -> Any:
     """Return a reply with its bytes as text, at every depth; errors stay as they are.
@@ -381,15 +392,8 @@ class PipelinedRedis(Redis):
         return await state.fast.call_unit(data, str(commands[0][0]), deadline=deadline)
 
     def shareable(self, name: Any) -> bool:
-        """Return whether a command may run on a shared link.
-
-        Raises:
-            ConfigurationError: it may run on no pooled connection at all.
-        """
-        found = self._ways[name].route
-        if found.lane is Kind.REFUSED:
-            raise refused(found)
-        return found.lane is not Kind.DEDICATED and not found.inspect
+        """Return whether a command may run on a shared link; ``ConfigurationError`` if on none at all."""
+        return self._ways.shareable(name)
 
     # -- what redis-py builds from its pool
 

@@ -17,6 +17,8 @@ from isp_perf._core.slots import SLOTS, key_slot
 from isp_perf._runtime.drive import adrive, drive
 from isp_perf.errors import RemoteError
 from isp_perf.redis._config import Address, RedisSettings, Target
+from isp_perf.redis._crew import Crew
+from isp_perf.redis._entry import unheard
 from isp_perf.redis._errors import LostNotSentError
 from isp_perf.redis._stats import RedisHealth, RedisStats
 
@@ -71,6 +73,7 @@ class Cluster:
         make: makes the pool of one node.
     """
 
+    crew: Crew
     owners: list[Address | None]
 
     def __init__(self, settings: RedisSettings, target: Target, make: Callable[[RedisSettings], Any]) -> None:
@@ -80,6 +83,7 @@ class Cluster:
         self.owners = [None] * SLOTS
         self._pools: dict[Address, Any] = {}
         self._question: asyncio.Task[None] | None = None
+        self.crew = Crew()
 
     def pool(self, address: Address) -> Any:
         """Return the pool of a node, new on first use."""
@@ -181,7 +185,7 @@ class Cluster:
             limit = 2 * self.settings.connect_timeout
             flow = self._learn(lambda address: self.pool(address).client().run_raw([_QUESTION], within=limit))
             question = self._question = loop.create_task(adrive(flow), name="isp_perf cluster map")
-            question.add_done_callback(_heard)
+            question.add_done_callback(unheard)
         return question
 
     def _learn(self, ask: Callable[[Address], Any]) -> Generator[Callable[[], Any], Any, None]:
@@ -216,6 +220,7 @@ class Cluster:
     def forget(self) -> None:
         """In a forked child: drop every connection without touching its socket, and the parent's question."""
         self._question = None
+        self.crew = Crew()
         for pool in self._pools.values():
             pool.forget_connections()
 
@@ -252,9 +257,3 @@ def _liveness(pool: Any) -> tuple[bool, bool]:
     """Return whether a pool's node is connected now, and whether it is not known to be down."""
     state = pool.client().states.present()
     return (False, True) if state is None else (state.fast.link is not None, state.fast.down is None)
-
-
-def _heard(question: "asyncio.Task[None]") -> None:
-    """Take the outcome of a question nobody may have waited for."""
-    if not question.cancelled():
-        question.exception()

@@ -224,12 +224,13 @@ async def perform_at(
 def perform_blocking_at(
     cluster: Cluster, orders: Sequence[Order], *, within: float, target: Callable[[Address], Any]
 ) -> list[Any]:
-    """As ``perform_at``, for threads; the nodes are asked one after the other."""
+    """As ``perform_at``, for threads."""
 
     def send(parts: dict[Address, list[Order]]) -> dict[Address, Any]:
-        return {
-            address: _outcome(partial(target(address).perform, part, within=within)) for address, part in parts.items()
-        }
+        calls = [
+            partial(_outcome, partial(target(address).perform, part, within=within)) for address, part in parts.items()
+        ]
+        return dict(zip(parts, cluster.crew.at_once(calls), strict=True))
 
     def know() -> None:
         if not cluster.known_primaries():
@@ -238,7 +239,22 @@ def perform_blocking_at(
     return list(drive(_performing(cluster, orders, _Ways(know, time.sleep, cluster.refresh_blocking, send))))
 
 
-class ClusterChannel:
+class _OverAll:
+    """A channel that lives and ends with those of its nodes."""
+
+    _nodes: _Nodes
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was ended, or one of its connections was for good."""
+        return self._nodes.closed
+
+    def close(self) -> None:
+        """End every connection."""
+        self._nodes.close()
+
+
+class ClusterChannel(_OverAll):
     """One channel over every primary of a cluster; made by ``RedisPool.channel``.
 
     Args:
@@ -257,17 +273,8 @@ class ClusterChannel:
         self._nodes.check()
         return await perform_at(self._nodes.cluster, orders, within=within, target=self._nodes.at)
 
-    @property
-    def closed(self) -> bool:
-        """Whether it was ended, or one of its connections was for good."""
-        return self._nodes.closed
 
-    def close(self) -> None:
-        """End every connection."""
-        self._nodes.close()
-
-
-class BlockingClusterChannel:
+class BlockingClusterChannel(_OverAll):
     """The twin of ``ClusterChannel`` for threads; made by ``RedisPool.blocking.channel``.
 
     Args:
@@ -287,12 +294,3 @@ class BlockingClusterChannel:
         """Carry out ``orders``; see ``RemoteLevel.perform``."""
         self._nodes.check()
         return perform_blocking_at(self._nodes.cluster, orders, within=within, target=self._nodes.at)
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was ended, or one of its connections was for good."""
-        return self._nodes.closed
-
-    def close(self) -> None:
-        """End every connection."""
-        self._nodes.close()

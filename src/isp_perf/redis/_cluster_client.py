@@ -6,26 +6,15 @@ from time import monotonic
 from typing import Any
 
 from redis.asyncio.client import Pipeline
-from redis.exceptions import MovedError
 
 from isp_perf._core.slots import first_key
 from isp_perf._runtime.drive import adrive
-from isp_perf.errors import NotSentError, RemoteError
+from isp_perf.errors import NotSentError
+from isp_perf.redis import _redirects
 from isp_perf.redis._client import PipelinedRedis, Way, or_empty
 from isp_perf.redis._cluster import Cluster
 from isp_perf.redis._config import Address
-from isp_perf.redis._redirects import (
-    AGAIN_IF_HARMLESS,
-    Call,
-    Command,
-    Ways,
-    again,
-    groups,
-    is_everywhere,
-    joined,
-    one_key,
-    redirect,
-)
+from isp_perf.redis._redirects import AGAIN_IF_HARMLESS, Call, Command
 
 __all__ = ["ClusterRedis"]
 
@@ -45,7 +34,7 @@ class ClusterRedis(PipelinedRedis):
 
     def __init__(self, cluster: Cluster, *, decode: bool = False) -> None:
         self._nodes = cluster
-        self._redirected = Ways(self._send, self._unit, asyncio.sleep, cluster.refresh)
+        self._redirected = _redirects.Ways(self._send, self._unit, asyncio.sleep, cluster.refresh)
         super().__init__(cluster.seed.client().states, decode=decode)
 
     def node(self, address: Address) -> PipelinedRedis:
@@ -97,17 +86,17 @@ class ClusterRedis(PipelinedRedis):
         try:
             return await self.node(await self._nodes.owner(key)).execute_command(*args, **dict(options))
         except AGAIN_IF_HARMLESS as error:
-            reply = await adrive(again(self._nodes, self._redirected, call, error=error))
+            reply = await adrive(_redirects.again(self._nodes, self._redirected, call, error=error))
         if isinstance(reply, Exception):
             return or_empty(reply, options)
         return reply if way.plain else await self._shape(way.callback, reply, options)
 
     async def _execute_keyless(self, way: Way, args: Command, options: dict[str, Any]) -> Any:
         nodes = [self.node(address) for address in await self._nodes.primaries()]
-        if not is_everywhere(way.route, args):
+        if not _redirects.is_everywhere(way.route, args):
             return await nodes[0].execute_command(*args, **options)
         replies = await asyncio.gather(*(node.execute_command(*args, **dict(options)) for node in nodes))
-        return joined(way.name, replies)
+        return _redirects.joined(way.name, replies)
 
     async def get(self, name: Any) -> Any:
         """Return the value of a key, or ``None``."""
@@ -120,24 +109,18 @@ class ClusterRedis(PipelinedRedis):
         keys = [first_key(self._ways[args[0]].route.words, args) for args in commands]
         await self._nodes.primaries()
         since = monotonic()
-        replies = await self._scatter(commands, keys, within=within, idempotent=idempotent)
-        for i, key in enumerate(keys):
-            if key is not None and isinstance(replies[i], AGAIN_IF_HARMLESS):
-                harmless = idempotent or self._ways[commands[i][0]].read_only
-                replies[i] = await self._settled(Call(commands[i], key, since, harmless), replies[i])
-        return replies
 
-    async def _scatter(self, commands: Sequence[Command], keys: Sequence[Any], **options: Any) -> list[Any]:
-        """Send every node its part of a batch at once, and put the replies into the order of the commands."""
-        parts = groups(self._nodes, keys)
+        def call_of(i: int) -> Call | None:
+            harmless = idempotent or self._ways[commands[i][0]].read_only
+            return None if keys[i] is None else Call(commands[i], keys[i], since, harmless)
+
+        parts = _redirects.groups(self._nodes, keys)
+        options = {"within": within, "idempotent": idempotent}
         answers = await asyncio.gather(
             *(self._part(address, [commands[i] for i in group], **options) for address, group in parts.items())
         )
-        replies: list[Any] = [None] * len(commands)
-        for group, part in zip(parts.values(), answers, strict=True):
-            for i, reply in zip(group, part, strict=True):
-                replies[i] = reply
-        return replies
+        replies = _redirects.together(parts.values(), answers, len(commands))
+        return await adrive(_redirects.rest(self._nodes, self._redirected, replies, call_of=call_of))
 
     async def _part(self, address: Address, part: list[Command], **options: Any) -> list[Any]:
         """Send one node's part of a batch; what could not be sent at all is an exception in each place."""
@@ -146,25 +129,15 @@ class ClusterRedis(PipelinedRedis):
         except NotSentError as error:
             return [error] * len(part)
 
-    async def _settled(self, call: Call, error: Exception) -> Any:
-        try:
-            return await adrive(again(self._nodes, self._redirected, call, error=error))
-        except RemoteError as failure:
-            return failure
-
     async def run_unit(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands that stand or fall together to the node that serves their one slot.
 
         Raises:
             ConfigurationError: their keys belong to several slots.
         """
-        key = one_key(commands, lambda name: self._ways[name].route.words)
-        address = (await self._nodes.primaries())[0] if key is None else await self._nodes.owner(key)
-        replies = await self.node(address).run_unit(commands)
-        moved = next((reply for reply in replies if isinstance(reply, MovedError)), None)
-        if moved is None:
-            return replies
-        return await self.node(redirect(self._nodes, moved, key)).run_unit(commands)
+        key = _redirects.one_key(commands, lambda name: self._ways[name].route.words)
+        await self._nodes.primaries()
+        return await adrive(_redirects.united(self._nodes, self._redirected, commands, key=key))
 
     async def supports(self, name: str) -> bool:
         """Return whether the servers have a command."""

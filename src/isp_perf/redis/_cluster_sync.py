@@ -2,29 +2,17 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
-
-from redis.exceptions import MovedError
 
 from isp_perf._core.slots import first_key
 from isp_perf._runtime.drive import drive
-from isp_perf.errors import RemoteError
+from isp_perf.redis import _redirects
 from isp_perf.redis._client import Way, or_empty
 from isp_perf.redis._cluster import Cluster
 from isp_perf.redis._config import Address
 from isp_perf.redis._errors import settled
-from isp_perf.redis._redirects import (
-    AGAIN_IF_HARMLESS,
-    Call,
-    Command,
-    Ways,
-    again,
-    groups,
-    is_everywhere,
-    joined,
-    one_key,
-    redirect,
-)
+from isp_perf.redis._redirects import AGAIN_IF_HARMLESS, Call, Command
 from isp_perf.redis._sync import BlockingRedis
 
 __all__ = ["ClusterBlockingRedis"]
@@ -33,8 +21,7 @@ __all__ = ["ClusterBlockingRedis"]
 class ClusterBlockingRedis(BlockingRedis):
     """``redis.Redis`` for threads over the nodes of a cluster; made by ``RedisPool.sync()``.
 
-    What is said of ``ClusterRedis`` holds here too, but pub/sub and WATCH use the first seed, and the nodes of a batch
-    are asked one after the other.
+    What is said of ``ClusterRedis`` holds here too, but pub/sub and WATCH use the first seed.
 
     Args:
         cluster: the nodes.
@@ -44,7 +31,7 @@ class ClusterBlockingRedis(BlockingRedis):
     def __init__(self, cluster: Cluster, *, decode: bool = False) -> None:
         self._nodes = cluster
         self._decodes = decode
-        self._redirected = Ways(self._send, self._unit, time.sleep, cluster.refresh_blocking)
+        self._redirected = _redirects.Ways(self._send, self._unit, time.sleep, cluster.refresh_blocking)
         super().__init__(cluster.seed.client().states, decode=decode)
 
     def node_client(self, address: Address) -> BlockingRedis:
@@ -75,7 +62,7 @@ class ClusterBlockingRedis(BlockingRedis):
         try:
             return self.node_client(self._nodes.owner_of(key)).execute_command(*args, **dict(options))
         except AGAIN_IF_HARMLESS as error:
-            reply = drive(again(self._nodes, self._redirected, call, error=error))
+            reply = drive(_redirects.again(self._nodes, self._redirected, call, error=error))
         if isinstance(reply, Exception):
             return or_empty(reply, options)
         return reply if way.plain else self._shape(way.callback, reply, options)
@@ -85,9 +72,9 @@ class ClusterBlockingRedis(BlockingRedis):
         return self.execute_command("GET", name)
 
     def _execute_keyless(self, way: Way, args: Command, options: dict[str, Any], *, nodes: list[Address]) -> Any:
-        everywhere = is_everywhere(way.route, args)
+        everywhere = _redirects.is_everywhere(way.route, args)
         clients = [self.node_client(address) for address in (nodes if everywhere else nodes[:1])]
-        return joined(way.name, [client.execute_command(*args, **dict(options)) for client in clients])
+        return _redirects.joined(way.name, [client.execute_command(*args, **dict(options)) for client in clients])
 
     def ask_many(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands as one batch; the answer holds the server's own replies, an exception for each failure."""
@@ -98,30 +85,23 @@ class ClusterBlockingRedis(BlockingRedis):
         keys = [first_key(self._ways[args[0]].route.words, args) for args in commands]
         self._know()
         since = time.monotonic()
-        replies: list[Any] = [None] * len(commands)
-        for address, group in groups(self._nodes, keys).items():
-            part = self.node_client(address).ask_many([commands[i] for i in group])
-            for i, reply in zip(group, part, strict=True):
-                replies[i] = reply
-        for i, key in enumerate(keys):
-            if key is not None and isinstance(replies[i], AGAIN_IF_HARMLESS):
-                harmless = self._ways[commands[i][0]].read_only
-                replies[i] = self._settled(Call(commands[i], key, since, harmless), replies[i])
-        return replies
 
-    def _settled(self, call: Call, error: Exception) -> Any:
-        try:
-            return drive(again(self._nodes, self._redirected, call, error=error))
-        except RemoteError as failure:
-            return failure
+        def call_of(i: int) -> Call | None:
+            return None if keys[i] is None else Call(commands[i], keys[i], since, self._ways[commands[i][0]].read_only)
+
+        parts = _redirects.groups(self._nodes, keys)
+        sending = [
+            partial(self.node_client(address).ask_many, [commands[i] for i in group])
+            for address, group in parts.items()
+        ]
+        replies = _redirects.together(parts.values(), self._nodes.crew.at_once(sending), len(commands))
+        return drive(_redirects.rest(self._nodes, self._redirected, replies, call_of=call_of))
 
     def run_unit(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands that stand or fall together to the node that serves their one slot; errors as in asyncio."""
-        key = one_key(commands, lambda name: self._ways[name].route.words)
-        nodes = self._know()
-        replies = self.node_client(nodes[0] if key is None else self._nodes.owner_of(key)).run_unit(commands)
-        moved = next((reply for reply in replies if isinstance(reply, MovedError)), None)
-        return replies if moved is None else self._unit(redirect(self._nodes, moved, key), list(commands))
+        key = _redirects.one_key(commands, lambda name: self._ways[name].route.words)
+        self._know()
+        return drive(_redirects.united(self._nodes, self._redirected, commands, key=key))
 
     def supports(self, name: str) -> bool:
         """Return whether the servers have a command."""

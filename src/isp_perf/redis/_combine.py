@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
 from itertools import chain
 from typing import Any
 
@@ -24,6 +23,7 @@ from redis.exceptions import InvalidResponse
 
 from isp_perf.errors import RejectedError
 from isp_perf.redis._entry import LinkLostError, VetoedError
+from isp_perf.redis._slot import DONE, LEAD, READ, WAIT, Round, Slot, complete
 from isp_perf.redis._stats import LaneStats
 from isp_perf.redis._wire import Wire
 from isp_perf.typing import Guard
@@ -33,57 +33,6 @@ __all__ = ["Combiner"]
 _CHUNK = 256  # commands per write
 _MOST_SLOTS = 1_000  # threads whose commands one leader takes along
 _PING = b"*1\r\n$4\r\nPING\r\n"
-
-
-class _Role(Enum):
-    """What a thread is to do when it is woken."""
-
-    WAIT = 0
-    LEAD = 1
-    READ = 2
-    DONE = 3
-
-
-_WAIT, _LEAD, _READ, _DONE = _Role.WAIT, _Role.LEAD, _Role.READ, _Role.DONE
-
-
-class _Slot:
-    """One thread's commands and what became of them. ``role`` changes under the combiner's mutex only."""
-
-    __slots__ = ("data", "dead", "deadline", "error", "following", "lock", "replies", "role", "round", "sent", "since")
-
-    def __init__(self, data: Sequence[bytes], deadline: float, since: float) -> None:
-        self.data = data
-        self.since = since
-        self.deadline = deadline
-        self.replies: list[Any] = []
-        self.error: Exception | None = None
-        self.following: _Slot | None = None  # who is woken by this one
-        self.role = _WAIT
-        self.round: _Round | None = None
-        self.sent = False
-        self.dead = False
-        self.lock = threading.Lock()
-        self.lock.acquire()
-
-    def lose(self, *, timeout: str = "", cause: BaseException | None = None) -> None:
-        """Note that the replies will not come."""
-        self.error = LinkLostError(written=self.sent, since=self.since, timeout=timeout, cause=cause)
-
-
-def _complete(slot: _Slot) -> bool:
-    """Return whether every reply of a slot was read."""
-    return len(slot.replies) == len(slot.data)
-
-
-class _Round:
-    """Slots whose commands are on their way, in order, and the connection their replies come from."""
-
-    __slots__ = ("connection", "slots")
-
-    def __init__(self, connection: "Wire", slots: list[_Slot]) -> None:
-        self.connection = connection
-        self.slots = slots
 
 
 class Combiner:
@@ -119,7 +68,7 @@ class Combiner:
 
     def _fresh(self) -> None:
         self._mutex = threading.Lock()
-        self._queue: deque[_Slot] = deque()
+        self._queue: deque[Slot] = deque()
         self._leading = False
         self._connection: Wire | None = None
 
@@ -157,7 +106,7 @@ class Combiner:
         """
         since = time.monotonic()
         with self._mutex:
-            slot = _Slot(data, deadline, since) if self._leading else None
+            slot = Slot(data, deadline, since) if self._leading else None
             if slot is None:
                 self._leading = True
             else:
@@ -166,7 +115,7 @@ class Combiner:
 
     # -- roles
 
-    def _follow(self, slot: _Slot) -> list[Any]:
+    def _follow(self, slot: Slot) -> list[Any]:
         """Wait for the replies, or for a role to play."""
         try:
             if not slot.lock.acquire(timeout=max(0.0, slot.deadline - slot.since)):
@@ -177,9 +126,9 @@ class Combiner:
         finally:
             if slot.following is not None:
                 slot.following.lock.release()
-        if slot.role is _LEAD:
+        if slot.role is LEAD:
             self._lead(slot)
-        elif slot.role is _READ and slot.round is not None:
+        elif slot.role is READ and slot.round is not None:
             self._read(slot.round, slot)
         if slot.error is not None:
             raise slot.error
@@ -240,10 +189,10 @@ class Combiner:
             raise
         return connection
 
-    def _give_up(self, slot: _Slot) -> None:
+    def _give_up(self, slot: Slot) -> None:
         """End a follower's wait at its deadline, unless it was given a role in the same moment."""
         with self._mutex:
-            if slot.role is not _WAIT:
+            if slot.role is not WAIT:
                 return
             slot.dead = True
             if not slot.sent:
@@ -254,24 +203,24 @@ class Combiner:
             self._stats.timeouts_queue += 1
         slot.lose(timeout="server" if slot.sent else "queue")
 
-    def _abandon(self, slot: _Slot, cause: BaseException) -> None:
+    def _abandon(self, slot: Slot, cause: BaseException) -> None:
         """A waiting thread was interrupted: it goes, and whatever role it was given meanwhile goes to another."""
         with self._mutex:
             slot.dead = True
             if not slot.sent:
                 self._queue.remove(slot)
-            if slot.role is _LEAD:
+            if slot.role is LEAD:
                 self._pass_on_locked()
-        if slot.role is _READ and slot.round is not None:
+        if slot.role is READ and slot.round is not None:
             self._fail(slot.round, cause)
 
-    def _lead(self, slot: _Slot) -> None:
+    def _lead(self, slot: Slot) -> None:
         """Send what is queued and read the replies."""
         connection = self._admitted(slot.deadline, slot.since)
         batch = self._take()
         data = list(chain.from_iterable(each.data for each in batch))
         self._stats.count_batch(len(data), sum(map(len, data)))
-        started = _Round(connection, batch)
+        started = Round(connection, batch)
         try:
             connection.send(b"".join(data), slot.deadline)
         except BaseException as error:
@@ -281,7 +230,7 @@ class Combiner:
         else:
             self._read(started, slot)
 
-    def _take(self) -> list[_Slot]:
+    def _take(self) -> list[Slot]:
         """Take what is queued for one write."""
         with self._mutex:
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST_SLOTS))]
@@ -289,7 +238,7 @@ class Combiner:
                 each.sent = True
         return batch
 
-    def _read(self, current: _Round, slot: _Slot) -> None:
+    def _read(self, current: Round, slot: Slot) -> None:
         """Read the replies of a round, in order; hand the rest over when the reader's own time ends."""
         connection, stats = current.connection, self._stats
         try:
@@ -309,19 +258,19 @@ class Combiner:
             if self._guard is not None:
                 self._guard.success()
 
-    def _hand_over(self, current: _Round, slot: _Slot) -> None:
+    def _hand_over(self, current: Round, slot: Slot) -> None:
         """Let a follower who still waits read on; if there is none, the unread replies end the connection."""
         with self._mutex:
-            slot.role = _DONE
-            self._wake_locked(filter(_complete, current.slots))
-            current.slots = [each for each in current.slots if not _complete(each)]
+            slot.role = DONE
+            self._wake_locked(filter(complete, current.slots))
+            current.slots = [each for each in current.slots if not complete(each)]
             if slot in current.slots:
                 slot.lose(timeout="server")
                 slot.dead = True
                 self._stats.timeouts_server += 1
             heir = next((each for each in current.slots if not each.dead), None)
             if heir is not None:
-                heir.role, heir.round = _READ, current
+                heir.role, heir.round = READ, current
                 heir.lock.release()
                 return
         self._drop(current.connection)
@@ -334,7 +283,7 @@ class Combiner:
         if self._guard is not None and isinstance(cause, Exception):
             self._guard.failure(cause)
 
-    def _fail(self, current: _Round, cause: BaseException) -> None:
+    def _fail(self, current: Round, cause: BaseException) -> None:
         """The connection ended: everybody of the round learns it."""
         self._drop(current.connection)
         self._stats.lost_links += 1
@@ -342,7 +291,7 @@ class Combiner:
         with self._mutex:
             self._pass_on_locked()
             for each in current.slots:
-                if not _complete(each) and not each.dead:
+                if not complete(each) and not each.dead:
                     each.lose(timeout=kind, cause=cause)
             self._wake_locked(current.slots)
         self._blame(cause)
@@ -363,17 +312,17 @@ class Combiner:
         """Make the oldest waiter the leader, or nobody."""
         if self._queue:
             heir = self._queue[0]
-            heir.role = _LEAD
+            heir.role = LEAD
             heir.lock.release()
         else:
             self._leading = False
 
-    def _wake_locked(self, slots: Iterable[_Slot]) -> None:
+    def _wake_locked(self, slots: Iterable[Slot]) -> None:
         """Tell followers that they are done: the first is woken, and wakes the next as soon as it runs."""
-        last: _Slot | None = None
+        last: Slot | None = None
         for each in slots:
-            if each.role is _WAIT and not each.dead:
-                each.role = _DONE
+            if each.role is WAIT and not each.dead:
+                each.role = DONE
                 if last is None:
                     each.lock.release()
                 else:

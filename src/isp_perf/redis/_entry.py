@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Batch", "Entry", "LinkLostError", "Part", "PushError", "VetoedError"]
+__all__ = ["Batch", "Entry", "LinkLostError", "Part", "PushError", "VetoedError", "unheard"]
 
 
 class LinkLostError(Exception):
@@ -33,6 +33,12 @@ class VetoedError(LinkLostError):
     def final(self) -> bool:
         """Whether sending the command again is of no use: the guard would reject it again."""
         return True
+
+
+def unheard(future: "asyncio.Future[Any]") -> None:
+    """Take note of the end of what nobody may have waited for, so that its error is not reported."""
+    if not future.cancelled():
+        future.exception()
 
 
 class Entry(Protocol):

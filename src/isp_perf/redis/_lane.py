@@ -16,7 +16,7 @@ from isp_perf._core.backoff import full_jitter
 from isp_perf._runtime.patience import patience
 from isp_perf.errors import RemoteError
 from isp_perf.redis._config import RedisSettings
-from isp_perf.redis._entry import LinkLostError
+from isp_perf.redis._entry import LinkLostError, unheard
 from isp_perf.redis._errors import (
     UNEXECUTED,
     LoginNotSentError,
@@ -244,7 +244,7 @@ class Lane:
             return
         silent = self.loop.time() - link.progress_at
         if silent >= interval and not link.pending:
-            link.send(b"*1\r\n$4\r\nPING\r\n").add_done_callback(_forget)
+            link.send(b"*1\r\n$4\r\nPING\r\n").add_done_callback(unheard)
             silent = 0.0
         self._ping = self.loop.call_later(interval - silent, self._check_health)
 
@@ -404,9 +404,3 @@ class Lane:
             retry = self._settings.retry
             delay = full_jitter(retry.base, retry.maximum, attempt=attempt, draw=_draw())
             await asyncio.sleep(max(0.0, min(delay, deadline - self.loop.time())))
-
-
-def _forget(reply: "asyncio.Future[Any]") -> None:
-    """Take note of a health check's end, so that its error is not reported as unheard."""
-    if not reply.cancelled():
-        reply.exception()

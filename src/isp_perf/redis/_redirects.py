@@ -4,7 +4,7 @@ MOVED and ASK are answered per command, never per batch: the other commands of a
 executed twice. Source: the Redis cluster specification.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, cast
@@ -29,6 +29,9 @@ __all__ = [
     "joined",
     "one_key",
     "redirect",
+    "rest",
+    "together",
+    "united",
 ]
 
 _AGAIN: Final = (AskError, MovedError, NotSentError, *UNEXECUTED)
@@ -139,6 +142,55 @@ def _once(cluster: Cluster, ways: Ways, call: Call, *, reply: Any) -> Generator[
         address = cluster.owner_of(call.key)
     (reply,) = yield partial(ways.send, address, call.args)
     return reply
+
+
+def rest(
+    cluster: Cluster, ways: Ways, replies: list[Any], *, call_of: Callable[[int], Call | None]
+) -> Generator[Callable[[], Any], Any, list[Any]]:
+    """Repeat those commands of a batch that have no reply yet, one after the other, and return all replies.
+
+    Args:
+        cluster: the nodes.
+        ways: how to send and to wait.
+        replies: of the batch, a failure in the place of each that has none.
+        call_of: returns the command at a position; ``None`` for one without a key, which is not repeated.
+    """
+    for i, reply in enumerate(replies):
+        if not isinstance(reply, AGAIN_IF_HARMLESS) or (call := call_of(i)) is None:
+            continue
+        try:
+            replies[i] = yield from again(cluster, ways, call, error=reply)
+        except RemoteError as failure:
+            replies[i] = failure
+    return replies
+
+
+def united(
+    cluster: Cluster, ways: Ways, commands: Sequence[Command], *, key: Any
+) -> Generator[Callable[[], Any], Any, list[Any]]:
+    """Return the raw replies to commands that stand or fall together, sent again where their slot has moved to.
+
+    Args:
+        cluster: the nodes.
+        ways: how to send.
+        commands: MULTI, what belongs to it, EXEC.
+        key: one of the slot they concern; ``None``: any primary will do.
+    """
+    address = cluster.known_primaries()[0] if key is None else cluster.owner_of(key)
+    replies: list[Any] = yield partial(ways.unit, address, list(commands))
+    moved = next((reply for reply in replies if isinstance(reply, MovedError)), None)
+    if moved is not None:
+        replies = yield partial(ways.unit, redirect(cluster, moved, key), list(commands))
+    return replies
+
+
+def together(parts: Iterable[Sequence[int]], answers: Iterable[Sequence[Any]], count: int) -> list[Any]:
+    """Return the replies of every node's part of a batch in the order of its ``count`` commands."""
+    replies: list[Any] = [None] * count
+    for positions, answer in zip(parts, answers, strict=True):
+        for position, reply in zip(positions, answer, strict=True):
+            replies[position] = reply
+    return replies
 
 
 def is_everywhere(found: Route, args: Sequence[Any]) -> bool:

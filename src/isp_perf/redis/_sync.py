@@ -167,15 +167,8 @@ class BlockingRedis(Redis):
         return replies
 
     def shareable(self, name: Any) -> bool:
-        """Return whether a command may run on the shared connection.
-
-        Raises:
-            ConfigurationError: it may run on no pooled connection at all.
-        """
-        found = self._ways[name].route
-        if found.lane is Kind.REFUSED:
-            raise refused(found)
-        return found.lane is not Kind.DEDICATED and not found.inspect
+        """Return whether a command may run on the shared connection; ``ConfigurationError`` if on none at all."""
+        return self._ways.shareable(name)
 
     def translated(self, name: str, call: Callable[[], Any]) -> Any:
         """Call something of redis-py's, and say by type what its failure means."""

@@ -19,10 +19,10 @@ from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from isp_perf._runtime.patience import patience
 from isp_perf.errors import RemoteError
-from isp_perf.redis._bulletin import BlockingNews, Bulletin, News, mispaired, unheard
+from isp_perf.redis._bulletin import BlockingNews, Bulletin, Hearing, News, mispaired
 from isp_perf.redis._combine import Combiner
 from isp_perf.redis._config import RedisSettings
-from isp_perf.redis._entry import LinkLostError
+from isp_perf.redis._entry import LinkLostError, unheard
 from isp_perf.redis._errors import (
     LostNotSentError,
     TimedOutMaybeExecutedError,
@@ -167,26 +167,7 @@ class _Watch:
         self._future.set_exception(TimedOutMaybeExecutedError(text))
 
 
-class _Hearing:
-    """What channels of both colours say of how they hear."""
-
-    _listener: Listener
-    _news: News | BlockingNews | None
-    _tracks: bool
-
-    def _lost(self) -> None:
-        """Take note that orders got lost: what is published may be heard of, but nothing proves it."""
-        if self._news is not None:
-            self._news.stop()
-        self._listener.lost()
-
-    @property
-    def kind(self) -> str:
-        """How changes are heard of: ``"tracking"`` or ``"pubsub"``."""
-        return "tracking" if self._tracks else "pubsub"
-
-
-class TrackedChannel(_Hearing):
+class TrackedChannel(Hearing[News]):
     """A lane of the running loop that hears of changes; made by ``RedisPool.channel``.
 
     Args:
@@ -338,7 +319,7 @@ def _execute(
         raise lost_error(_NAME, node, lost, elapsed=time.monotonic() - started) from lost.cause
 
 
-class BlockingTrackedChannel(_Hearing):
+class BlockingTrackedChannel(Hearing[BlockingNews]):
     """A connection for threads that hears of changes; made by ``RedisPool.blocking.channel``.
 
     Pushes are read together with replies, so somebody has to ask now and then: the cache's heartbeat does.

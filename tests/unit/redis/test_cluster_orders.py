@@ -11,6 +11,7 @@ from isp_perf._core.slots import SLOTS, key_slot
 from isp_perf.errors import NotSentError
 from isp_perf.redis._cluster_channel import perform_at, perform_blocking_at
 from isp_perf.redis._config import Address
+from isp_perf.redis._crew import Crew
 from isp_perf.redis._errors import LostNotSentError
 from isp_perf.redis._split_orders import pieces, whole_answer
 from isp_perf.typing import Answer, Commit, Drop, Identity, Intent, Lease, Ping, Put, Read, Renew
@@ -83,6 +84,7 @@ class Map:
     def __init__(self):
         self.asked = 0
         self.again = 0
+        self.crew = Crew()
 
     def known_primaries(self):
         """Return the nodes."""
