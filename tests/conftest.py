@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from isp_perf.redis import RedisSettings
 from isp_perf.testing import Engine, start_postgres, start_redis
@@ -28,6 +29,11 @@ _SERVER_FIXTURES = {"redis_server", "redis_url", "postgres_server", "postgres_ur
 # A machine that runs tests may stand still for a second. Where a test does not say how long Redis may take, it may take
 # this long; where that time is the subject, the test says it.
 _PATIENT = {"connect_timeout": 5.0, "timeout": 10.0}
+
+
+# How long the machine takes for an example, or to draw one, is no property of what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
