@@ -1,24 +1,14 @@
 """Coded request bodies: any chunking reads the same, and no bytes do harm."""
 
 import asyncio
-import gzip
 import itertools
-import zlib
 
-import brotli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codings import PACK
 from isp_perf.compression import RequestDecompressionMiddleware
-from isp_perf.compression._codecs import library
 
-ZSTD = library("compression.zstd", "backports.zstd")
-PACK = {
-    "gzip": gzip.compress,
-    "deflate": zlib.compress,
-    "br": brotli.compress,
-    "zstd": lambda data: ZSTD.compress(data),
-}
 bodies = st.one_of(st.binary(max_size=300), st.integers(0, 9000).map(lambda n: b"ab" * n))
 
 

@@ -1,27 +1,17 @@
 """Whatever is asked and however it is answered: the client decodes what the application sent."""
 
 import asyncio
-import gzip
-import zlib
 
-import brotli
 import h11
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codings import READ, UNPACK
 from isp_perf.compression import Budget, CompressionMiddleware, CompressionStats, VariantCache, negotiate
-from isp_perf.compression._codecs import available, library
+from isp_perf.compression._codecs import available
 
 START, BODY = "http.response.start", "http.response.body"
 CODINGS = available(("br", "zstd", "gzip", "deflate"))
-ZSTD = library("compression.zstd", "backports.zstd")
-WHOLE = {"br": brotli.decompress, "gzip": gzip.decompress, "deflate": zlib.decompress, "zstd": ZSTD and ZSTD.decompress}
-STREAM = {
-    "br": lambda: brotli.Decompressor().process,
-    "gzip": lambda: zlib.decompressobj(31).decompress,
-    "deflate": lambda: zlib.decompressobj(15).decompress,
-    "zstd": lambda: ZSTD.ZstdDecompressor().decompress,
-}
 
 names = st.sampled_from([*CODINGS, "x-gzip", "identity", "*", "compress", "GZIP", "dcz", "bro", ""])
 weights = st.sampled_from(["", ";q=0", ";q=0.000", ";q=1", ";Q=0.5", "; q=0.301", ";q=2", ";q=x", ";level=3", ";q"])
@@ -106,7 +96,7 @@ def body_of(messages):
 def decoded(messages):
     codings = [value.decode() for value in field(messages, b"content-encoding") if value != b"identity"]
     assert len(codings) <= 1
-    return WHOLE[codings[0]](body_of(messages)) if codings else body_of(messages)
+    return UNPACK[codings[0]](body_of(messages)) if codings else body_of(messages)
 
 
 def frame(messages):
@@ -161,7 +151,7 @@ def test_the_middleware_twice_is_the_middleware_once(messages, accept):
 )
 def test_what_was_sent_can_be_read_before_more_is_sent(chunks, coding, content_type):
     """After each message the client has decoded everything that the application sent so far."""
-    read = STREAM[coding]()
+    read = READ[coding]()
     got = []
 
     async def client(message):
@@ -244,7 +234,7 @@ def test_a_refused_coding_is_never_chosen(accept):
 
 def looks_whole(coding, data):
     try:
-        WHOLE[coding](data)
+        UNPACK[coding](data)
     except Exception:
         return False
     return True

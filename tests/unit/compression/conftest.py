@@ -1,27 +1,20 @@
 """One request through an ASGI application, in memory."""
 
-import gzip
-import zlib
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-import brotli
 import pytest
 
+from codings import UNPACK
 from isp_perf.compression import CompressionMiddleware
-from isp_perf.compression._codecs import library
 
 START, BODY = "http.response.start", "http.response.body"
 BROWSER = b"gzip, deflate, br, zstd"
 
 
 def decode(coding: str | None, data: bytes) -> bytes:
-    if coding is None:
-        return data
-    if coding == "zstd":
-        return library("compression.zstd", "backports.zstd").decompress(data)
-    return {"br": brotli.decompress, "gzip": gzip.decompress, "deflate": zlib.decompress}[coding](data)
+    return data if coding is None else UNPACK[coding](data)
 
 
 @dataclass

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from codings import ZSTD
 from isp_perf._core.cost import BEST_LEVELS, FAST_LEVELS, LEVELS
-from isp_perf.compression._codecs import _Encoders, available, codec, dictionary_codec, library
+from isp_perf.compression._codecs import _Encoders, available, codec, dictionary_codec
 
-ZSTD = library("compression.zstd", "backports.zstd")
 CODINGS = available(("br", "zstd", "gzip", "deflate"))
 needs_zstd = pytest.mark.skipif(ZSTD is None, reason="zstd is not installed")
 EIGHT_MIB_LOG = 23

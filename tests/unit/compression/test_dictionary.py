@@ -6,6 +6,7 @@ from hashlib import sha256
 
 import pytest
 
+from codings import ZSTD
 from isp_perf.compression import (
     Breach,
     CompressionMiddleware,
@@ -15,10 +16,8 @@ from isp_perf.compression import (
     train_dictionary,
 )
 from isp_perf.compression import _dictionary as module
-from isp_perf.compression._codecs import library
 from isp_perf.errors import ConfigurationError
 
-ZSTD = library("compression.zstd", "backports.zstd")
 DCZ = b"gzip, deflate, br, zstd, dcb, dcz"
 PUBLIC = (b"cache-control", b"max-age=60")
 

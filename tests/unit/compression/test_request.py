@@ -1,27 +1,18 @@
 """RequestDecompressionMiddleware (R1 to R8)."""
 
 import contextlib
-import gzip
 import os
 import threading
 import tracemalloc
-import zlib
 
 import brotli
 import pytest
 
+from codings import PACK, ZSTD
 from isp_perf.compression import RequestDecompressionMiddleware
-from isp_perf.compression._codecs import library
 from isp_perf.compression._decoders import Chain, RefusedBodyError
 from isp_perf.errors import ConfigurationError
 
-ZSTD = library("compression.zstd", "backports.zstd")
-PACK = {
-    "gzip": lambda data: gzip.compress(data, 9),
-    "deflate": zlib.compress,
-    "br": brotli.compress,
-    "zstd": lambda data: ZSTD.compress(data),
-}
 CODINGS = sorted(PACK)
 
 

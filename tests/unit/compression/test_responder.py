@@ -7,6 +7,7 @@ import zlib
 import brotli
 import pytest
 
+from codings import READ
 from isp_perf.compression import Breach, Budget, CompressionMiddleware, Options, no_compression
 from isp_perf.errors import ConfigurationError
 
@@ -287,13 +288,7 @@ async def test_mixed_requests_at_once_share_nothing(http, big):
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd"])
 async def test_every_message_can_be_decoded_when_it_was_sent(http, coding):
     """Before the application goes on, the client can read all that was sent so far."""
-    decoders = {
-        "gzip": lambda: zlib.decompressobj(31).decompress,
-        "deflate": lambda: zlib.decompressobj(15).decompress,
-        "br": lambda: brotli.Decompressor().process,
-        "zstd": lambda: pytest.importorskip("backports.zstd").ZstdDecompressor().decompress,
-    }
-    read = decoders[coding]()
+    read = READ[coding]()
     received = []
 
     async def client(message):
