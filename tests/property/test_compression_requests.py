@@ -50,7 +50,7 @@ def cut(data, places):
     return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     bodies,
     st.lists(st.sampled_from(sorted(PACK)), min_size=1, max_size=2),
@@ -64,7 +64,7 @@ def test_any_chunking_reads_the_same(body, codings, places):
     assert asyncio.run(post(cut(data, places), codings)) == (200, body)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(bodies, st.sampled_from(sorted(PACK)), st.integers(0, 10_000), st.integers(0, 255), st.booleans())
 def test_a_damaged_body_is_never_taken_for_another(body, coding, place, byte, truncate):
     """A body with one byte changed or its end cut off is read as it was, or refused."""
@@ -79,7 +79,7 @@ def test_a_damaged_body_is_never_taken_for_another(body, coding, place, byte, tr
     assert status in (200, 400, 413)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200), st.sampled_from(sorted(PACK)), st.integers(1, 200))
 def test_the_application_never_has_more_than_the_limit(data, coding, limit):
     """Whatever a stranger sends, the application reads at most the limit and gets an answer."""

@@ -111,7 +111,7 @@ def frame(messages):
     return server.send(h11.EndOfMessage())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(answers(), accepts, budgets)
 def test_what_arrives_is_what_was_sent(messages, accept, budget):
     """For any answer, chunking and Accept-Encoding the client decodes the application's body from valid frames."""
@@ -135,7 +135,7 @@ def test_what_arrives_is_what_was_sent(messages, accept, budget):
         assert not [v for v in field(sent, b"etag") if not v.startswith(b"W/")]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(answers(), accepts)
 def test_the_middleware_twice_is_the_middleware_once(messages, accept):
     """Wrapping an application twice changes no message."""
@@ -143,7 +143,7 @@ def test_the_middleware_twice_is_the_middleware_once(messages, accept):
     assert asyncio.run(run(once, accept)) == asyncio.run(run(CompressionMiddleware(once), accept))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(pieces, min_size=1, max_size=6),
     st.sampled_from(CODINGS),
@@ -169,7 +169,7 @@ def test_what_was_sent_can_be_read_before_more_is_sent(chunks, coding, content_t
     assert b"".join(got) == b"".join(chunks)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(answers(), min_size=1, max_size=3), st.sampled_from(CODINGS), st.integers(1, 4))
 def test_a_cache_changes_no_body(many, coding, rounds):
     """With and without the variant cache every answer decodes to the same bytes."""
@@ -191,7 +191,7 @@ tag_text = st.text(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(tag_text, st.sampled_from(CODINGS), st.booleans(), st.lists(tag_text, max_size=2))
 def test_tags_round_trip(text, coding, weak, others):
     """The tag of a coded 200 comes back to the application as its own, and its 304 repeats what the client holds."""
@@ -220,7 +220,7 @@ def test_tags_round_trip(text, coding, weak, others):
         assert field(second, b"etag") == [held]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(accepts)
 def test_a_refused_coding_is_never_chosen(accept):
     """No header raises, and no candidate is a coding that the header refuses or does not name."""
@@ -244,7 +244,7 @@ class Stop(Exception):
     """Thrown into the application's send at one point."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(answers(), st.sampled_from(CODINGS), st.integers(0, 5), st.booleans())
 def test_an_end_at_any_point_leaves_nothing_behind(messages, coding, point, cancel):
     """A failing or cancelled send at any message ends the response, counted once, with no task left."""

@@ -207,7 +207,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.held = []
 
 
-BreakerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+BreakerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 TestBreakerMachine = BreakerMachine.TestCase
 
 

@@ -363,7 +363,7 @@ class OpenEra:
         return self.due().admit()
 
     def aadmit(self) -> Any:
-        """Do the same for a coroutine."""
+        """Do the same for a coroutine; written out, for a call in between would be a tenth of a rejection."""
         breaker = self.breaker
         left = self.until - self.clock()
         if left > 0.0:

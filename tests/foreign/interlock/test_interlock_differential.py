@@ -26,7 +26,7 @@ class Clock:
         return self.manual()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(1, 20),
     st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]),

@@ -49,7 +49,7 @@ async def through_the_responder_alone(middleware, app, scope, send):
     return await Responder(request, scope, send).serve(app, None)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     fields, accepts, statuses, st.sampled_from(["GET", "HEAD"]), wishes, st.booleans(), st.sampled_from([0, 7, 3000])
 )
