@@ -72,6 +72,7 @@ class RedisLock:
         self._ttl = ttl
         self._keys = (f"lock:{{{name}}}", f"lock:{{{name}}}:fence")
         self._token = ""
+        self._asked = 0.0  # when the answer that it is ours was asked for: the ttl may have begun then
         self._holder: asyncio.Task[Any] | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -126,6 +127,7 @@ class RedisLock:
 
     async def _acquire(self) -> int:
         ttl = max(1, round(self._ttl * 1000))
+        self._asked = asyncio.get_running_loop().time()
         try:
             return int(await self._run(_ACQUIRE, self._keys, self._token, ttl))
         except MaybeExecutedError:
@@ -134,7 +136,7 @@ class RedisLock:
     async def _keep(self) -> None:
         """Extend the lock; when that fails for the whole ttl, or it is not ours any more, tell the holder."""
         loop = asyncio.get_running_loop()
-        safe_until = loop.time() + self._ttl
+        safe_until = self._asked + self._ttl
         while loop.time() < safe_until:
             await asyncio.sleep(min(self._ttl / 3, max(0.0, safe_until - loop.time())))
             asked = loop.time()
