@@ -135,7 +135,11 @@ class Asker:
         if turn.batch is not None:
             future: asyncio.Future[Reply | None] = loop.create_future()
             turn.batch.add(wire, names, seal, asker=future)
-            return await future
+            try:
+                return await future
+            except BaseException:
+                self._leave(wire, future)
+                raise
         batch = turn.batch = _Batch()
         batch.add(wire, names, seal)
         # Whoever asks first in a tick asks for all of it. Cancelled, it sends the others back to ask again.
@@ -156,6 +160,13 @@ class Asker:
                 replies[wire] = own._replace(data=held_bytes(own.token))
             batch.hand_out(replies)
         return own
+
+    def _leave(self, wire: str, future: "asyncio.Future[Reply | None]") -> None:
+        """Let somebody else have the lease that was granted to a task in the moment in which it was cancelled."""
+        reply = future.result() if future.done() and not future.cancelled() else None
+        if reply is not None and reply.data is None:
+            with self._second.local.lock:
+                self._second.orphan_locked((wire,), reply.token)
 
     async def _send(self, batch: _Batch) -> dict[str, Reply]:
         """Ask, and return the replies; leases that may have been granted to nobody are orphans."""

@@ -177,10 +177,13 @@ class _Asking:
     def _replace(self, data: bytes, reply: Reply) -> Flow:
         """Put a lease in the place of ``data``, if that still stands there."""
         order = Replace(self.wire, _sha1(data), token := token_bytes(16), LEASE_SECONDS)
-        answers = yield from self.second.attempt([order], tasks=self.tasks)
-        if answers is None:
-            with self.second.local.lock:
-                self.second.orphan_locked((self.wire,), token)
+        answers = None
+        try:
+            answers = yield from self.second.attempt([order], tasks=self.tasks)
+        finally:
+            if answers is None:
+                with self.second.local.lock:
+                    self.second.orphan_locked((self.wire,), token)
         return self._granted(token, reply) if answers is not None and answers[0] else None
 
     def _refresh(self, data: bytes, reply: Reply, claim: Claim) -> Flow:

@@ -4,7 +4,8 @@ A fill counts only while its lease stands. What was loaded and not taken is retu
 before whatever took the lease; from then on nothing older may be returned here, see ``_doubts``.
 """
 
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from isp_perf._core.envelope import Contents
@@ -50,13 +51,26 @@ def keep_remote(engine: Engine, call: Call, flight: Flight, *, claim: Claim, val
         yield from _unconfirmed(second, call, flight, value=value)
 
 
+@contextmanager
+def _adoptable(second: SecondLevel, name: str, claim: Claim) -> Generator[None, None, None]:
+    """If this is cancelled nobody knows whether the lease still stands: the next one who finds it may have it."""
+    try:
+        yield
+    except BaseException:
+        with second.local.lock:
+            second.orphan_locked((name,), claim.token or b"")
+            claim.lift_locked(second)
+        raise
+
+
 def _returned(second: SecondLevel, call: Call, flight: Flight, *, claim: Claim) -> Flow:
     """Give the lease of ``claim`` back unfilled; return whether the value's own key was leased until then."""
     name, token = claim.wire or second.wire(call.key()), claim.token or b""
     with second.local.lock:
         second.return_locked(name, flight)
         claim.lift_locked(second)
-    answers = yield from second.attempt([Release(name, token)], tasks=flight.loop is not None)
+    with _adoptable(second, name, claim):
+        answers = yield from second.attempt([Release(name, token)], tasks=flight.loop is not None)
     return answers is not None and answers[0] and not claim.wire
 
 
@@ -67,7 +81,8 @@ def _filled(second: SecondLevel, call: Call, flight: Flight, *, claim: Claim, da
         second.return_locked(claim.wire or wire, flight)
         claim.mark_again_locked(second, wire)
     life = ttl + window_of(call.source.policy)
-    stored = yield from _sent(second, wire, claim, data=data, ttl=life, tasks=tasks)
+    with _adoptable(second, claim.wire or wire, claim):
+        stored = yield from _sent(second, wire, claim, data=data, ttl=life, tasks=tasks)
     if not stored:
         second.tally.fill_refused += 1
         with second.local.lock:
