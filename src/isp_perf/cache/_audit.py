@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple
 from isp_perf._core.eviction import Entry
 from isp_perf._core.histogram import CELLS, cell_of
 from isp_perf._core.sampling import evenly
-from isp_perf._runtime.drive import Failure
 from isp_perf._runtime.flights import LEADING, Flight
 from isp_perf.cache._ages import MISSING, CachedError
 from isp_perf.cache._engine import Call, Engine, Flow
@@ -43,6 +42,7 @@ _GOLDEN: Final = 0.6180339887498949  # its multiples spread best over 0-1
 _MOST_REMEMBERED: Final = 1000
 _MOST_SIGHTINGS: Final = 20
 _NANOSECONDS: Final = 1e9
+_NOT_WRONG: Final = {TRUE, OVERTAKEN, UNSTEADY}
 _EVERY_ERROR: Final = Exception  # loaders and comparisons are users' code: what they raise is a result
 _hits: Final = attrgetter("hits")
 _log: Final = logging.getLogger("isp_perf.cache")
@@ -167,13 +167,15 @@ class Audit:
         if second is not None and not second.ready:
             return  # the database stands alone: it gets no more to do
         if self._doubts and self._doubts[0].due <= now:
-            yield from self._look_again(self._doubts.popleft(), tasks=tasks)
+            doubt = self._doubts.popleft()
+            yield from self._judged(doubt.pick, self._look_again(doubt, tasks=tasks))
             return
         if not self._picks and now >= self._next_round:
             self._next_round = now + _ROUND_SECONDS
             self._sample()
         if self._picks:
-            yield from self._look(self._picks.popleft(), tasks=tasks)
+            pick = self._picks.popleft()
+            yield from self._judged(pick, self._look(pick, tasks=tasks))
 
     # -- sampling
 
@@ -203,46 +205,51 @@ class Audit:
 
     # -- judging
 
+    def _judged(self, pick: _Pick, look: Flow) -> Flow:
+        """Count the result of a look at ``pick``, if there is one yet; an error is one too."""
+        try:
+            result = yield from look
+        except _EVERY_ERROR:
+            result = FAILED
+        if result is not None:
+            self.results[result] += pick.times
+        if result in _NOT_WRONG:
+            self._wrong.pop(pick.call.key(), None)
+
     def _look(self, pick: _Pick, *, tasks: bool) -> Flow:
-        """Compare what was served with what the loader returns."""
-        if not _loadable(pick.call, tasks=tasks):
-            self.results[OPAQUE] += pick.times
-            return
+        """Compare what was served with what the loader returns; ``None``: it has to be looked at again."""
+        if not tasks and _needs_loop(pick.call):
+            return OPAQUE
         truth = yield from self._load(pick.call, tasks=tasks)
-        result = self._compared(pick, pick.value, truth)
-        if result is not STALE:
-            self._settle(pick, result)
-            return
+        if self._alike(pick, pick.value, truth):
+            return TRUE
         now = self._engine.local.clock()
         due = now + self._recheck_after + pick.call.source.policy.bound
         self._doubts.append(_Doubt(pick, truth, now, due))
+        return None
 
     def _look_again(self, doubt: _Doubt, *, tasks: bool) -> Flow:
         """Tell a stale value from one that was overtaken by a write, and from a truth that never stands still."""
         pick = doubt.pick
         served = yield from self._keys.peek(pick.call, MISSING, tasks=tasks)
-        if served is MISSING or self._compared(pick, served, pick.value) is not TRUE:
-            self._settle(pick, OVERTAKEN)
-            return
+        if served is MISSING or not self._alike(pick, served, pick.value):
+            return OVERTAKEN
         seen_at = self._engine.local.clock()
         truth = yield from self._load(pick.call, tasks=tasks)
-        result = self._compared(pick, doubt.truth, truth)
-        if result is TRUE:
-            self._found(doubt, seen_at)
-        else:
-            self._settle(pick, UNSTEADY if result is STALE else result)
+        if not self._alike(pick, doubt.truth, truth):
+            return UNSTEADY
+        self._found(doubt, seen_at)
+        return STALE
 
-    def _settle(self, pick: _Pick, result: str) -> None:
-        self.results[result] += pick.times
-        if result is not FAILED:
-            self._wrong.pop(pick.call.key(), None)
+    def _alike(self, pick: _Pick, one: Any, other: Any) -> bool:
+        return _equal(pick.call, one, other) if self._same is None else self._same(one, other)
 
     def _found(self, doubt: _Doubt, seen_at: float) -> None:
         """Count a stale read; its age runs from when this very value was first seen to be untrue."""
         pick, key = doubt.pick, doubt.pick.call.key()
         template = str(getattr(pick.call.source, "template", BY_KEY))
         value, since = self._wrong.pop(key, (pick.value, doubt.seen_at))
-        if self._compared(pick, value, pick.value) is not TRUE:
+        if not self._alike(pick, value, pick.value):
             since = doubt.seen_at
         self._wrong[key] = (pick.value, since)
         if len(self._wrong) > _MOST_REMEMBERED:
@@ -250,26 +257,15 @@ class Audit:
         seconds = seen_at - since
         if not self.stale[template]:
             _log.warning("cached values of %s are not what it returns, for %.1f s or more", template, seconds)
-        self.results[STALE] += pick.times
         self.stale[template] += pick.times
         self.ages[cell_of(int(seconds * _NANOSECONDS))] += pick.times
         self.age_seconds += seconds * pick.times
         self.sightings.append(Sighting(template, seconds, key))
 
-    def _compared(self, pick: _Pick, one: Any, other: Any) -> str:
-        """Return whether two values are the same (``TRUE``), not (``STALE``), or nobody can tell (``FAILED``)."""
-        if other.__class__ is Failure:
-            return FAILED
-        try:
-            alike = _alike(pick.call, one, other) if self._same is None else self._same(one, other)
-        except _EVERY_ERROR:
-            return FAILED
-        return TRUE if alike else STALE
-
     # -- loading
 
     def _load(self, call: Call, *, tasks: bool) -> Flow:
-        """Return what the loader returns, or a ``Failure``; nothing is stored, counted as a miss or shared."""
+        """Return what the loader returns; nothing is stored, counted as a miss or shared."""
         flight = Flight()
         flight.attached = False
         flight.lead_by(None, tasks=tasks)
@@ -277,12 +273,9 @@ class Audit:
         context.run(LEADING.set, flight)
         self.loads += 1
         step = call.source.step(call.values)
-        try:
-            if tasks:
-                return (yield partial(_in_loop, step, context, needs_loop=_needs_loop(call), patience=self._patience))
-            return (yield partial(context.run, step))
-        except _EVERY_ERROR as error:
-            return Failure(error)
+        if tasks:
+            return (yield partial(_in_loop, step, context, needs_loop=_needs_loop(call), patience=self._patience))
+        return (yield partial(context.run, step))
 
 
 def _call_of(entry: Entry) -> Call | None:
@@ -303,11 +296,7 @@ def _needs_loop(call: Call) -> bool:
     return bool(source.asynchronous if isinstance(source, Site) else source.tasks)
 
 
-def _loadable(call: Call, *, tasks: bool) -> bool:
-    return tasks or not _needs_loop(call)
-
-
-def _alike(call: Call, one: Any, other: Any) -> bool:
+def _equal(call: Call, one: Any, other: Any) -> bool:
     """Compare by ``==``; objects that do not know it may still be stored as the same."""
     if one is other or one == other:
         return True
@@ -325,6 +314,8 @@ async def _in_loop(step: Callable[[], Any], context: Context, *, needs_loop: boo
     work = loop.create_task(step(), context=context) if needs_loop else loop.run_in_executor(None, context.run, step)
     try:
         await asyncio.wait({work}, timeout=patience)
-        return work.result() if work.done() and not work.cancelled() else Failure(TimeoutError())
+        if not work.done() or work.cancelled():
+            raise TimeoutError
+        return work.result()
     finally:
         work.cancel()
