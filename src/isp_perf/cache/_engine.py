@@ -8,6 +8,7 @@ from weakref import WeakSet
 from isp_perf._runtime.background import Background
 from isp_perf.cache._config import CachePolicy
 from isp_perf.cache._gate import Gate
+from isp_perf.cache._hit_times import HitTimes
 from isp_perf.cache._local import Keyed, LocalLevel, Store
 
 if TYPE_CHECKING:
@@ -81,7 +82,11 @@ class Call(NamedTuple):
 
 
 class Switched(Protocol):
-    """A decorated function whose wrapper has two codes."""
+    """A decorated function whose wrapper has several codes."""
+
+    def sample(self) -> None:
+        """Time its next hit."""
+        ...
 
     def switch_locked(self, *, asking: bool) -> None:
         """Let the wrapper ask for the mode of its context, or not."""
@@ -114,6 +119,7 @@ class Engine:
         "contexts",
         "events",
         "gate",
+        "hit_times",
         "local",
         "prefix",
         "sampler",
@@ -143,6 +149,7 @@ class Engine:
         self._modes = 0
         self.events: Events | None = None
         self.sites: WeakSet[Switched] = WeakSet()
+        self.hit_times = HitTimes()
 
     def attach(self, second: "SecondLevel | None", asker: "Asker | None") -> None:
         """Have ``second`` as the remote level from now on, or none."""
@@ -183,6 +190,14 @@ class Engine:
     def _switch_locked(self) -> None:
         for site in self.sites:
             site.switch_locked(asking=self._modes > 0)
+
+    def sample_hits(self, number: int) -> None:
+        """Let the next ``number`` wrappers, in turns, time a hit each."""
+        with self.local.lock:
+            sites = list(self.sites)
+            places = self.hit_times.turn_locked(len(sites), number)
+        for place in places:
+            sites[place].sample()
 
     def observe(self, observer: "Observer | None", name: str) -> None:
         """Tell ``observer`` from now on, or nobody."""

@@ -17,6 +17,8 @@ class CacheTally:
     Attributes:
         load_cells: loads by their time in nanoseconds, per cell of ``isp_perf._core.histogram``.
         load_seconds: seconds spent in loaders.
+        hit_cells: the local hits that were timed, as ``load_cells``; see ``CacheManager.sample_hits``.
+        hit_seconds: seconds these took.
         remote_errors: failures of the remote level by kind (``CacheHealth.last_error_kind`` lists the kinds).
         distrusted_values: bytes in the remote level that were not believed, by reason; ``"skew"``: another deployment
             may need them.
@@ -31,6 +33,8 @@ class CacheTally:
 
     load_cells: tuple[int, ...]
     load_seconds: float
+    hit_cells: tuple[int, ...]
+    hit_seconds: float
     remote_errors: Mapping[str, int] = field(default_factory=dict[str, int])
     distrusted_values: Mapping[str, int] = field(default_factory=dict[str, int])
     refused_fills: int = 0

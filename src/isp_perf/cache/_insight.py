@@ -22,6 +22,8 @@ from isp_perf.cache._store import StagedEntry, Store
 
 __all__ = ["CacheHealth", "Explanation", "HotKey", "Insight", "explain_call"]
 
+_NANOSECONDS: Final = 1e9
+
 BY_KEY: Final = "(by key)"
 _hits: Final = attrgetter("hits")
 _home: Final = attrgetter("home")
@@ -187,8 +189,12 @@ class Insight:
         local, second = self._engine.local, self._engine.second
         with local.lock:
             local.living_locked()
+            hit_times = self._engine.hit_times
             counted = CacheTally(
-                load_cells=tuple(local.counters.load_cells or ()), load_seconds=local.counters.load_seconds
+                load_cells=tuple(local.counters.load_cells or ()),
+                load_seconds=local.counters.load_seconds,
+                hit_cells=tuple(hit_times.cells),
+                hit_seconds=hit_times.nanoseconds / _NANOSECONDS,
             )
             lost = 0.0 if second is None else second.trust.lost_seconds
         if second is None:

@@ -1,12 +1,12 @@
 """One decorated function: its key plan, its stores, and the wrapper that stands in front of it."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from functools import cached_property, partial
 from itertools import count
-from time import monotonic
-from types import CodeType, FunctionType
+from time import monotonic, perf_counter_ns
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
@@ -17,6 +17,7 @@ from isp_perf._runtime.specialize import parameters, specialize
 from isp_perf.cache._config import CachePolicy, policy_with
 from isp_perf.cache._direct import ShortWay, is_direct, short_way, slot_test
 from isp_perf.cache._engine import Call, Engine
+from isp_perf.cache._forms import Form, Forms
 from isp_perf.cache._keyplan import KeyPlan, annotated_types
 from isp_perf.cache._scope import MODE, fetch
 from isp_perf.cache._stats import Counters, count_hits
@@ -44,7 +45,12 @@ except $rare[0]:
 else:
 {hit}"""
 _HIT = "$found.hits += 1\nreturn {value}\n"
-_ASKING = "if $rare[3]() is None:\n"
+_FORMS: Final[Mapping[Form, str]] = {
+    "plain": "{body}",
+    "asking": "if $rare[3]() is None:\n{indented}",
+    "timed": "$started = $rare[-2]()\n{body}",
+}
+_TIMED_HIT = "$found.hits += 1\n$given = {value}\n$rare[-1]($started)\nreturn $given\n"
 _LONG_WAY = """
 $found = {wait}$rare[1]($values)
 """
@@ -134,8 +140,7 @@ class Site:
         self._plain = _POSITIONAL.issuperset(self._kinds)
         self.hit_clock = _hit_clock(engine.local.clock, policy)
         self.store = self._make_store()
-        self._wrapper: Callable[[], FunctionType | None] = _nothing
-        self._codes: tuple[CodeType, CodeType] | None = None
+        self._forms = Forms(self._specialized, engine.local.lock, engine.hit_times)
         self._shelves: dict[int, dict[Any, Any]] = {}
         self._instances: dict[int, tuple[ref[Any], Store]] = {}
 
@@ -161,33 +166,34 @@ class Site:
 
     def wrapper(self) -> FunctionType:
         """Return the function that stands in front of the decorated one."""
-        function = self._specialized(asking=False)
-        self._wrapper = ref(function)
-        return function
+        return self._forms.wrapper()
 
     def switch_locked(self, *, asking: bool) -> None:
         """Let the wrapper ask for the mode of its context, or not."""
-        function = self._wrapper()
-        if function is None or not self.plan.native:
-            return
-        if self._codes is None:
-            self._codes = (function.__code__, self._specialized(asking=True).__code__)
-        function.__code__ = self._codes[asking]
+        if self.plan.native:
+            self._forms.take_locked("asking" if asking else "plain")
 
-    def _specialized(self, *, asking: bool) -> FunctionType:
+    def sample(self) -> None:
+        """Let the wrapper time its next hit, unless it asks for modes."""
+        if self.plan.native:
+            self._forms.sample()
+
+    def _specialized(self, form: Form) -> FunctionType:
         given = "$own({0})" if self.policy.isolate == "copy" else "{0}"
         short = self._short_way()
-        body = self._lookup(_HIT.format(value=given.format("$found.value"))) if self.plan.native else ""
-        body = _ASKING + _indented(body) if asking else body
+        hit = (_TIMED_HIT if form == "timed" else _HIT).format(value=given.format("$found.value"))
+        body = self._lookup(hit) if self.plan.native else ""
+        body = _FORMS[form].format(body=body, indented=_indented(body))
         miss = (_LONG_WAY if short is None else _SHORT_WAY) + _END
         wait, slow = ("await ", self.amiss) if self.asynchronous else ("", self.miss)
         body += miss.format(slot=self.plan.expression(), wait=wait, value=given.format("$found"))
+        timing = (perf_counter_ns, self._forms.timed)
         names: dict[str, Any] = {
             "clock": self.hit_clock,
             "guard": self.plan.guard,
             "hot": self.store.hot,
             "id": id,
-            "rare": (Exception, slow, Failure, MODE.get, self.function, BaseException, *(short or ())),
+            "rare": (Exception, slow, Failure, MODE.get, self.function, BaseException, *(short or ()), *timing),
             "shelves": self._shelves,
         }
         if self.policy.isolate == "copy":
@@ -331,10 +337,6 @@ class Site:
                 store.fold_locked(self.engine.local.counters)
                 for entry in store.entries():
                     self.engine.local.remove_locked(entry)
-
-
-def _nothing() -> None:
-    """Stand for a wrapper that does not exist."""
 
 
 def _indented(text: str) -> str:

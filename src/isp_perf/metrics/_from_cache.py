@@ -62,6 +62,12 @@ _DOUBLE = Spec(
     merge="mean",
 )
 _LOAD_DURATION = Spec("isp_cache_load_duration_seconds", "histogram", "Time of a load.", ("cache",))
+_GET_DURATION = Spec(
+    "isp_cache_get_duration_seconds",
+    "histogram",
+    "Time of sampled local hits, as the wrapper of a cached function sees them.",
+    ("cache", "tier"),
+)
 _ERRORS_BY_KIND = Spec(
     "isp_cache_remote_failures_total", "counter", "Failures of the remote level by kind.", ("cache", "kind")
 )
@@ -127,6 +133,8 @@ def _read(manager: "CacheManager", readings: Readings) -> None:
 def _read_tally(manager: "CacheManager", readings: Readings) -> None:
     tally, name = manager.tally(), manager.name
     readings.add_histogram(_LOAD_DURATION, tally.load_cells, round(tally.load_seconds * _NANOSECONDS), name)
+    readings.add_histogram(_GET_DURATION, tally.hit_cells, round(tally.hit_seconds * _NANOSECONDS), name, "l1")
+    manager.sample_hits()  # for the next reading
     for kind, number in tally.remote_errors.items():
         readings.add(_ERRORS_BY_KIND, number, name, kind)
     for reason, number in tally.distrusted_values.items():
@@ -163,6 +171,7 @@ CACHE = Feature(
         _FUNCTION_LOADS,
         _FUNCTION_SECONDS,
         _LOAD_DURATION,
+        _GET_DURATION,
         _ERRORS_BY_KIND,
         _DISTRUSTED,
         _REFUSED_FILLS,
