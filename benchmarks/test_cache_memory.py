@@ -110,8 +110,8 @@ def at_once(local: LocalLevel) -> Iterator[None]:
 
 def landed(local: LocalLevel, store: Store, number: int) -> None:
     """Do what a miss does when its load has ended."""
-    flight = Flight()
-    flight.slot, flight.began = number, monotonic()
+    flight = Flight.make(number)
+    flight.began = monotonic()
     store.flights[number] = flight
     with local.lock:
         local.keep_locked(store, flight, number)

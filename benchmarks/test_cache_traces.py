@@ -55,7 +55,7 @@ def ours(trace: list[int], room: int) -> int:
             entry.hits += 1
             hits += 1
             continue
-        entry = Entry(None, key, 0.0)
+        entry = Entry.make(None, key, 0.0)
         entry.home = home
         leaving = queue.exchange(entry)
         if leaving is not None:

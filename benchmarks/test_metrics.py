@@ -98,7 +98,7 @@ def counting(rounds):
         ),
         "prometheus child.inc()": looping("inc()", inc=their.labels("a").inc),
         "prometheus labels(queue).inc()": looping("labels(queue='a').inc()", labels=their.labels),
-        "the count of a cache hit": looping("entry.hits += 1", entry=Entry(1, "slot", 0.0)),
+        "the count of a cache hit": looping("entry.hits += 1", entry=Entry.make(1, "slot", 0.0)),
         "two clock reads": looping("clock(); clock()", clock=time.perf_counter_ns),
         "with timed(histogram)": looping("with timed(took): pass", timed=timed, took=took),
         "with one timer, entered again": looping("with timer: pass", timer=timed(took)),

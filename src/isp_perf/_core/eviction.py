@@ -15,7 +15,7 @@ gives them back a few at a time, since one pass over a large queue would hold up
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 __all__ = ["NOT_MARKED", "Entry", "EvictionQueue", "Home"]
 
@@ -51,17 +51,22 @@ class Entry:
 
     due: float
     hits: int
+    home: Any
     mark: int
     slot: Any
     value: Any
 
-    def __init__(self, value: Any, slot: Any, due: float) -> None:
-        self.value = value
-        self.home: Any = None
-        self.slot = slot
-        self.due = due
-        self.hits = 0
-        self.mark = NOT_MARKED
+    @classmethod
+    def make(cls, value: Any, slot: Any, due: float) -> Self:
+        """Return a new entry; there is no ``__init__``, because the short way of a miss has no time to call one."""
+        entry = cls()
+        entry.value = value
+        entry.home = None
+        entry.slot = slot
+        entry.due = due
+        entry.hits = 0
+        entry.mark = NOT_MARKED
+        return entry
 
 
 class EvictionQueue:

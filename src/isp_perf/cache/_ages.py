@@ -162,6 +162,6 @@ def insert_locked(
         return
     now = local.clock()
     life = life_of(policy, now, ttl=ttl, load_seconds=load_seconds)
-    entry = StagedEntry(value, call.slot, life.refresh_at)
+    entry = StagedEntry.make(value, call.slot, life.refresh_at)
     entry.life, entry.tags, entry.born, entry.load_seconds = life, tags, now, load_seconds
     local.insert_staged_locked(call.store, entry, native=call.native, weight=weight)

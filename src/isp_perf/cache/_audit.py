@@ -266,7 +266,7 @@ class Audit:
 
     def _load(self, call: Call, *, tasks: bool) -> Flow:
         """Return what the loader returns; nothing is stored, counted as a miss or shared."""
-        flight = Flight()
+        flight = Flight.make()
         flight.attached = False
         flight.lead_by(None, tasks=tasks)
         context = call.source.context.copy()

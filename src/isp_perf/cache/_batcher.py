@@ -27,7 +27,7 @@ class _Batch:
     def __init__(self) -> None:
         self.items: list[Any] = []
         self.futures: list[asyncio.Future[Any]] = []
-        self.flight = BatchFlight()
+        self.flight = BatchFlight.make()
         self.task: asyncio.Task[None] | None = None
 
     def left(self, _future: object) -> None:
@@ -86,7 +86,7 @@ class Batcher:
 
     def load_lanes(self, lanes: list[Lane]) -> list[Any]:
         """Answer the steps of ``lanes`` by as few calls of the loader as its limit allows."""
-        flight = BatchFlight()
+        flight = BatchFlight.make()
         flight.lead_by(leading(), tasks=False)
         for lane in lanes:
             self._bind(flight, lane.ask(leading))

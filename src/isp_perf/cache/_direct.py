@@ -74,19 +74,18 @@ def short_way(site: DirectSite, fits: SlotTest) -> ShortWay:
 
 def _take_off(site: DirectSite, fits: SlotTest) -> Callable[[Any], Flight | None]:
     local, store, tasks = site.engine.local, site.store, site.asynchronous
-    hot, cold, flights = store.hot, store.cold, store.flights
+    hot, cold, flights, make_flight = store.hot, store.cold, store.flights, Flight.make
     kinds, is_slot = fits
 
     def take_off(slot: Any) -> Flight | None:
         if store.detour or not (slot.__class__ in kinds or is_slot(slot)):
             return None
-        flight = Flight()
+        flight = make_flight(slot)
         if flights.setdefault(slot, flight) is not flight:
             return None
         if slot in hot or slot in cold:
             take_back(Call(site, store, slot, native=True, values=()), local, flight)
             return None
-        flight.slot = slot
         if tasks:
             flight.loop = get_running_loop()
         flight.parent = leading()

@@ -108,7 +108,7 @@ def _join_locked(engine: Engine, call: Call, flight: Flight, *, tasks: bool) -> 
 
 def _take_off_locked(call: Call, old: Flight | None, *, tasks: bool) -> Flight:
     """Attach a new flight; who waited for one whose leader is gone for good waits for this one."""
-    flight = Flight()
+    flight = Flight.make()
     flight.lead_by(leading(), tasks=tasks)
     if call.source.policy.tags:
         flight.tags = frozenset(call.tags())

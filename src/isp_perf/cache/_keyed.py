@@ -239,7 +239,7 @@ class Keys:
         ttl = lifetime(call.source.policy, value)
         local, key = self._engine.local, call.key()
         shared = self._engine.second is not None and not call.source.local_only
-        written = Flight()
+        written = Flight.make()
         written.lead_by(None, tasks=tasks)
         written.tags = frozenset(call.tags())
         with local.lock:

@@ -118,7 +118,7 @@ def _told(events: "Events", engine: Engine, call: Call, *, flow: Flow) -> Flow:
 
 def _bypassed(engine: Engine, call: Call, *, tasks: bool) -> Flow:
     """Call the loader for this caller alone; nothing is read and nothing is stored."""
-    flight = Flight()
+    flight = Flight.make()
     flight.attached = False
     flight.lead_by(leading(), tasks=tasks)
     clock = engine.local.clock

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from itertools import count, islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from isp_perf._core.eviction import Entry
 from isp_perf._core.freshness import Life
@@ -60,9 +60,12 @@ class WeighedEntry(Entry):
 
     weight: int
 
-    def __init__(self, value: Any, slot: Any, due: float) -> None:
-        super().__init__(value, slot, due)
-        self.weight = 0
+    @classmethod
+    def make(cls, value: Any, slot: Any, due: float) -> Self:
+        """Return a new entry without a weight."""
+        entry = super().make(value, slot, due)
+        entry.weight = 0
+        return entry
 
 
 class StagedEntry(WeighedEntry):
@@ -82,17 +85,22 @@ class StagedEntry(WeighedEntry):
 
     aged: bool
     born: float
+    etag: Any
     life: Life
     load_seconds: float
     retry_at: float
+    tags: frozenset[str]
 
-    def __init__(self, value: Any, slot: Any, due: float) -> None:
-        super().__init__(value, slot, due)
-        self.aged = False
-        self.retry_at = float("-inf")
-        self.load_seconds = 0.0
-        self.etag: Any = None
-        self.tags: frozenset[str] = frozenset()
+    @classmethod
+    def make(cls, value: Any, slot: Any, due: float) -> Self:
+        """Return a new entry without tags, whose first age is not over."""
+        entry = super().make(value, slot, due)
+        entry.aged = False
+        entry.retry_at = float("-inf")
+        entry.load_seconds = 0.0
+        entry.etag = None
+        entry.tags = frozenset()
+        return entry
 
 
 class Store:

@@ -54,7 +54,7 @@ class LocalMapping(MutableMapping):
         size = self.getsizeof(value)
         if not 0 <= size <= self.maxsize:
             raise ValueError("value too large")
-        entry = WeighedEntry(value, key, monotonic() + _ttl)
+        entry = WeighedEntry.make(value, key, monotonic() + _ttl)
         entry.weight = size
         with self._local.lock:
             self._local._place_locked(self._store, entry, ttl=_ttl, native=True)

@@ -32,7 +32,7 @@ class Home:
         if entry is not None:
             entry.hits += 1
             return
-        entry = Entry(key, key, 0.0)
+        entry = Entry.make(key, key, 0.0)
         entry.home = self
         leaving = self.queue.exchange(entry)
         if leaving is not None:
