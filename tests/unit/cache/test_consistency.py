@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from isp_perf._runtime.drive import adrive, drive
 from isp_perf.cache import Auditor, AuditReport, CacheManager, StaleRead, entry
 from isp_perf.errors import ConfigurationError
 from isp_perf.testing import ManualClock, MemoryLevel
@@ -57,8 +58,6 @@ class Ward:
 
     async def turn(self):
         """Take one turn."""
-        from isp_perf._runtime.drive import adrive
-
         await adrive(self.auditor._audit.turn(tasks=True))
 
     @property
@@ -400,6 +399,33 @@ async def test_hits_of_the_remote_level_are_sampled():
     assert ward.results == {"true": 2, "stale": 1, "overtaken": 1}
     await ward.cache.aclose()
     await other.cache.aclose()
+
+
+def test_threads_judge_hits_of_the_remote_level_too():
+    """Without an event loop a plain function's hit of the remote level is loaded, and looked up, in the thread."""
+    level, clock, truth = MemoryLevel(), ManualClock(), [1]
+    caches = [CacheManager(redis=level, clock=clock) for _ in range(2)]
+
+    def cached(cache):
+        @cache.cached("n:{n}", max_stale=0)
+        def read(n: int) -> int:
+            return truth[0]
+
+        return read
+
+    filled, read = map(cached, caches)
+    assert filled(1) == 1
+    auditor = Auditor(caches[1], sample=1.0)
+    auditor._audit.begin()
+    assert read(1) == 1
+    truth[0] = 2
+    for _ in range(2):
+        drive(auditor._audit.turn(tasks=False))
+        clock.advance(6.0)
+    auditor._audit.end()
+    for cache in caches:
+        cache.sync.close()
+    assert auditor.report().results == {"stale": 1}
 
 
 async def test_keys_with_a_loader_of_their_own_are_sampled_in_the_remote_level():
