@@ -424,7 +424,7 @@ def test_threads_judge_hits_of_the_remote_level_too():
         clock.advance(6.0)
     auditor._audit.end()
     for cache in caches:
-        cache.sync.close()
+        cache.configure(redis=None)
     assert auditor.report().results == {"stale": 1}
 
 
