@@ -42,19 +42,19 @@ def tables():
     ]
     yield Conversa, conversations
     for begin in range(0, CONVERSATIONS, 100):
-        yield Mensagem, [m for c in conversations[begin : begin + 100] for m in talk(rng, c, customers)]
+        yield Mensagem, list(talk(rng, conversations[begin : begin + 100], customers))
 
 
-def talk(rng: random.Random, conversation: dict, customers: list[dict]):
-    """What the customer and the agent said in turn."""
-    words = customers[conversation["cliente_id"] - 1] | {"dia": rng.choice(("tarde", "noite")), "n": rng.randint(1, 28)}
-    words |= {"h": rng.randint(8, 13), "h2": rng.randint(14, 20), "protocolo": rng.randint(10**9, 10**10)}
-    for i in range(PER):
-        author = ("cliente", "atendente")[i % 2]
-        said = rng.choice(getattr(WORDS, author)).format(**words)
-        sent = conversation["ultima_em"] - timedelta(minutes=3 * (PER - 1 - i))
-        entry = {"id": (conversation["id"] - 1) * PER + i + 1, "conversa_id": conversation["id"], "autor": author}
-        yield entry | {"texto": said, "enviada_em": sent, "entregue": True}
+def talk(rng: random.Random, conversations: list[dict], customers: list[dict]):
+    """What customer and agent said in turn in each conversation."""
+    for c in conversations:
+        words = customers[c["cliente_id"] - 1] | {"dia": rng.choice(("tarde", "noite")), "n": rng.randint(1, 28)}
+        words |= {"h": rng.randint(8, 13), "h2": rng.randint(14, 20), "protocolo": rng.randint(10**9, 10**10)}
+        for i, author in enumerate(("cliente", "atendente") * (PER // 2)):
+            said = rng.choice(getattr(WORDS, author)).format(**words)
+            sent = c["ultima_em"] - timedelta(minutes=3 * (PER - 1 - i))
+            entry = {"id": (c["id"] - 1) * PER + i + 1, "conversa_id": c["id"], "autor": author}
+            yield entry | {"texto": said, "enviada_em": sent, "entregue": True}
 
 
 def lock() -> sqlite3.Connection:

@@ -54,4 +54,4 @@ def _text(value: Any) -> str:
         return "on" if value else "off"
     if value is None or value == []:
         return "none"
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return ", ".join(cast("list[str]", value)) if isinstance(value, list) else str(value)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -74,18 +74,25 @@ class History:
     def add(self, at: float, picture: Mapping[str, Any]) -> Traces:
         """Note the figures of a moment and return the traces, drawn anew when they have a new point."""
         self._first = min(self._first, at)
-        requests = picture["requests"]
-        figures = (requests["per_second"], requests["error_ratio"], requests["p99_seconds"], recent_hit_ratio(picture))
-        for name, value in zip(FIGURES, figures, strict=True):
-            for line in self._lines[name] if value is not None else ():
-                line.add(at, value)
-        breakers = {row["breaker"]: row for row in picture["breakers"][:_MOST_STRIPS]}
-        self._strips = {name: self._strips.get(name) or _Strip() for name in breakers}
-        changed = [self._strips[name].add(at, row) for name, row in breakers.items()]
-        if any(changed) or at - self._drawn >= SPANS[0] / _PARTS:
+        self._note_figures(at, picture)
+        if self._note_breakers(at, picture["breakers"]) or at - self._drawn >= SPANS[0] / _PARTS:
             self._drawn = at
             self._traces = self._draw(at)
         return self._traces
+
+    def _note_figures(self, at: float, picture: Mapping[str, Any]) -> None:
+        requests = picture["requests"]
+        figures = (requests["per_second"], requests["error_ratio"], requests["p99_seconds"], recent_hit_ratio(picture))
+        for name, value in zip(FIGURES, figures, strict=True):
+            if value is not None:
+                for line in self._lines[name]:
+                    line.add(at, value)
+
+    def _note_breakers(self, at: float, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Note the states of breakers; return whether one has changed."""
+        found = {row["breaker"]: row for row in rows[:_MOST_STRIPS]}
+        self._strips = {name: self._strips.get(name) or _Strip() for name in found}
+        return sum(self._strips[name].add(at, row) for name, row in found.items()) > 0  # every one of them notes
 
     def _draw(self, at: float) -> Traces:
         spans = tuple(min(max(at - self._first, _SHORTEST), span) for span in SPANS)

@@ -18,6 +18,7 @@ _FORWARDED: Final = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-forward
 _LASTS: Final = 60.0  # seconds of a stream; who may see the page is asked anew with the next one
 _LASTS_UNTOLD: Final = 5.0  # where we are not told that the server ends, for it waits for its streams
 _SIGN_OF_LIFE: Final = 2.0  # seconds
+_NOTHING: Final = b"data: {}\n\n"
 _MOST_VIEWERS: Final = 200
 _HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -101,22 +102,29 @@ async def stream(live: Live, scope: Scope, receive: Receive, *, send: Send) -> N
 
 
 async def _feed(live: Live, known: str, gone: Callable[[], bool], *, send: Send) -> None:
-    ending = server_ending()
-    end = monotonic() + (_LASTS if ending else _LASTS_UNTOLD)
+    over = _end_of_a_stream()
     frame = await live.frame()
-    event = b"retry: 2000\n" + (frame.event(known) or b"data: {}\n\n")
+    event = b"retry: 2000\n" + (frame.event(known) or _NOTHING)
     sent = monotonic()
     with live.watched():
         while not gone():
             if event or monotonic() - sent >= _SIGN_OF_LIFE:
-                await _send_part(send, event or b"data: {}\n\n")
+                await _send_part(send, event or _NOTHING)
                 sent = monotonic()
-            if monotonic() >= end or (ending and ending()):
-                return await _send_part(send, b"event: again\ndata: {}\n\n")
+            if over():
+                return await _send_part(send, b"event: again\n" + _NOTHING)
             known = frame.ident
             frame = await live.tick()
             event = frame.event(known)
     return None
+
+
+def _end_of_a_stream() -> Callable[[], bool]:
+    """Return what says when a stream that begins now shall end: with its server, and otherwise after some time."""
+    ending, begun = server_ending(), monotonic()
+    if ending is None:
+        return lambda: monotonic() - begun >= _LASTS_UNTOLD
+    return lambda: ending() or monotonic() - begun >= _LASTS
 
 
 def _send_part(send: Send, body: bytes) -> Awaitable[None]:
