@@ -134,9 +134,7 @@ def _slow(one: Probe) -> Iterator[Advice]:
     slow = one.slowest
     if slow is not None and slow.count and slow.seconds / slow.count >= _SLOW_STATEMENT:
         evidence = f"{duration(slow.seconds / slow.count)} for: {_on_one_line(slow.text)}"
-        yield Advice(
-            "index", one.path, evidence, "see its plan (EXPLAIN); an index it lacks is named below"
-        )
+        yield Advice("index", one.path, evidence, "see its plan (EXPLAIN); an index it lacks is named below")
 
 
 def _indexes(probes: Sequence[Probe], advised: "Sequence[IndexAdvice]") -> Iterator[Advice]:
