@@ -29,7 +29,7 @@ from isp_perf.redis._sender import Staged
 from isp_perf.redis._staged import has_error
 from isp_perf.redis._state import LoopState, States
 
-__all__ = ["PipelinedRedis", "Way", "Ways", "decoded", "or_empty", "refused"]
+__all__ = ["PipelinedRedis", "Way", "Ways", "decoded", "or_empty", "packed", "refused"]
 
 _FAILURES = (*RETRYABLE, ResponseError)
 _NAME = itemgetter(0)
@@ -73,6 +73,10 @@ class Ways(dict[Any, Way]):
         self[name] = way
         return way
 
+    def of(self, commands: Sequence[tuple[Any, ...]]) -> dict[Any, Way]:
+        """Return the ways of a batch by name, each looked up once."""
+        return {name: self[name] for name in set(map(_NAME, commands))}
+
     def shareable(self, name: Any) -> bool:
         """Return whether a command may run on a connection that others use at the same time.
 
@@ -110,7 +114,7 @@ def _parts(commands: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]
         yield [first, *islice(source, max(0, _PART_ARGUMENTS // len(first) - 1))]
 
 
-def _packed(ways: dict[Any, Way], commands: Sequence[tuple[Any, ...]]) -> list[bytes]:
+def packed(ways: dict[Any, Way], commands: Sequence[tuple[Any, ...]]) -> list[bytes]:
     """Return the bytes of every command; those of one-word commands are made without a step of Python for each."""
     if all(way.pack is pack for way in ways.values()):
         return pack_all(commands)
@@ -301,13 +305,13 @@ class PipelinedRedis(Redis):
         self, commands: Sequence[tuple[Any, ...]], *, within: float | None = None, idempotent: bool = False
     ) -> list[Any]:
         """Send commands as one batch; the answer holds the server's own replies, an exception for each failure."""
-        ways = {name: self._ways[name] for name in set(map(_NAME, commands))}
+        ways = self._ways.of(commands)
 
         def describe(position: int) -> tuple[str, bool]:
             way = ways[commands[position][0]]
             return way.name, way.read_only or idempotent
 
-        data = _packed(ways, commands)
+        data = packed(ways, commands)
         state = await self.states.current()
         lane = state.bulk if self._is_bulky(ways, commands) else state.fast
         deadline = state.loop.time() + (self.states.settings.timeout if within is None else within)

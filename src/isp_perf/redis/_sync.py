@@ -16,7 +16,7 @@ from isp_perf._core.backoff import full_jitter
 from isp_perf._core.routing import Lane as Kind
 from isp_perf._core.routing import blocks_for, route
 from isp_perf.errors import MaybeExecutedError, NotSentError, RemoteError
-from isp_perf.redis._client import Way, Ways, decoded, or_empty, refused
+from isp_perf.redis._client import Way, Ways, decoded, or_empty, packed, refused
 from isp_perf.redis._combine import Combiner
 from isp_perf.redis._connect import blocking_pool, bound, close_blocking, describe
 from isp_perf.redis._entry import LinkLostError
@@ -33,6 +33,7 @@ from isp_perf.redis._errors import (
 )
 from isp_perf.redis._pack import pack_get
 from isp_perf.redis._sender import Staged
+from isp_perf.redis._staged import has_error
 from isp_perf.redis._state import States, decoding
 from isp_perf.redis._sync_pipeline import BlockingPipeline
 
@@ -142,11 +143,10 @@ class BlockingRedis(Redis):
 
     def run_raw(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send commands as one batch; the answer holds the server's own replies, an exception for each failure."""
-        ways = [self._ways[args[0]] for args in commands]
-        weakest = min(ways, key=attrgetter("read_only"))  # one write makes the batch a write
-        data = [way.pack(args) for way, args in zip(ways, commands, strict=True)]
+        ways = self._ways.of(commands)
+        weakest = min(ways.values(), key=attrgetter("read_only"))  # one write makes the batch a write
         try:
-            return self._repeat(data, weakest, commands[0], shared=True)
+            return self._repeat(packed(ways, commands), weakest, commands[0], shared=True)
         except (NotSentError, MaybeExecutedError, *UNEXECUTED) as error:
             return [error] * len(commands)
 
@@ -157,6 +157,8 @@ class BlockingRedis(Redis):
 
     def shape_all(self, commands: Sequence[Staged], replies: list[Any]) -> list[Any]:
         """Put raw replies into redis-py's shape, in place; exceptions stay as they are."""
+        if not has_error(replies) and all(self._ways[name].plain for name in {args[0] for args, _ in commands}):
+            return replies
         for i, (args, options) in enumerate(commands):
             way, reply = self._ways[args[0]], replies[i]
             if isinstance(reply, Exception):

@@ -9,7 +9,7 @@ from redis.client import Pipeline
 from isp_perf._core.ranges import one_of, whole
 from isp_perf.errors import ConfigurationError
 from isp_perf.redis._sender import Staged
-from isp_perf.redis._staged import raise_lost, unit_commands, unit_replies
+from isp_perf.redis._staged import has_error, raise_lost, unit_commands, unit_replies
 
 __all__ = ["BlockingPipeline", "BlockingSender", "LeavingPipeline", "stream"]
 
@@ -17,6 +17,7 @@ _CHUNK = 1024  # commands that one thread sends before another has its turn
 
 # redis-py leaves these methods without annotations.
 _EXECUTE = cast("Any", Pipeline).execute
+_EXECUTE_COMMAND = cast("Any", Pipeline).execute_command
 _IMMEDIATE = cast("Any", Pipeline).immediate_execute_command
 _INIT = cast("Any", Pipeline).__init__
 _RAISE_FIRST = cast("Any", Pipeline).raise_first_error
@@ -82,6 +83,13 @@ class BlockingPipeline(Pipeline):
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
         self.reset()
 
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Stage a command and return the pipeline; WATCH, and what follows it, runs at once, as in redis-py."""
+        if self.watching or args[0] == "WATCH":
+            return _EXECUTE_COMMAND(self, *args, **options)
+        self.command_stack.append((args, options))
+        return self
+
     def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Run WATCH, or a command after it, on the pipeline's own connection."""
         return self._client.translated(str(args[0]), lambda: _IMMEDIATE(self, *args, **options))
@@ -104,14 +112,14 @@ class BlockingPipeline(Pipeline):
             replies = self._send(stack)
         finally:
             self.reset()
-        if raise_on_error:
+        if raise_on_error and has_error(replies):
             raise_lost(replies)
             _RAISE_FIRST(self, stack, replies)
         return replies
 
     def _shareable(self, stack: list[Staged]) -> bool:
         """Return whether the shared connection may carry every command; a refused one raises."""
-        verdicts = [self._client.shareable(args[0]) for args, _ in stack]
+        verdicts = [self._client.shareable(name) for name in {args[0] for args, _ in stack}]
         return not self.scripts and all(verdicts)
 
     def _send(self, stack: list[Staged]) -> list[Any]:
