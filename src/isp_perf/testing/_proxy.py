@@ -7,7 +7,7 @@ import struct
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from isp_perf.errors import ConfigurationError
 
@@ -17,7 +17,7 @@ Direction = Literal["up", "down", "both"]
 
 _READ_BYTES = 65_536
 _START_TIMEOUT = 10.0
-_ENDING_TURNS = 100
+_ENDING_TURN = 0.005
 _ABORT_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 
 
@@ -61,6 +61,7 @@ class FaultProxy:
         self._server_address = (host, port)
         self._faults = {"up": _Fault(), "down": _Fault()}
         self._refusing = False
+        self._handlers: set[asyncio.Task[None]] = set()
         self._links: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._stopped = asyncio.Event()
         self._ready = threading.Event()
@@ -155,31 +156,34 @@ class FaultProxy:
         self._ready.set()
         await self._stopped.wait()
         server.close()
-        self._reset_all()
-        for _ in range(_ENDING_TURNS):  # a handler that is cancelled with the loop would be reported as an error
-            if len(asyncio.all_tasks()) == 1:  # not by the links: one may just be connecting to the server
-                break
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:  # among them connections just being accepted
             self._reset_all()
-            await asyncio.sleep(0.005)
+            for handler in self._handlers:
+                handler.cancel()
+            await asyncio.wait(others, timeout=_ENDING_TURN)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        if self._refusing:
-            writer.close()
-            return
+        handler = cast("asyncio.Task[None]", asyncio.current_task())
+        self._handlers.add(handler)
+        # Cancelled by the end of the proxy only; asyncio would report it as an error.
+        with contextlib.closing(writer), contextlib.suppress(asyncio.CancelledError):
+            if not self._refusing:
+                await self._connect(reader, writer)
+        self._handlers.discard(handler)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             upstream, to_server = await asyncio.open_connection(*self._server_address)
         except OSError:
-            writer.close()
             return
-        link = (writer, to_server)
-        self._links.add(link)
-        try:
-            await self._both(self._pump(reader, to_server, "up"), self._pump(upstream, writer, "down"))
-        finally:
-            self._links.discard(link)
-            for end in link:
-                end.close()
+        with contextlib.closing(to_server):
+            link = (writer, to_server)
+            self._links.add(link)
+            try:
+                await self._both(self._pump(reader, to_server, "up"), self._pump(upstream, writer, "down"))
+            finally:
+                self._links.discard(link)
 
     @staticmethod
     async def _both(*pumps: Coroutine[Any, Any, None]) -> None:

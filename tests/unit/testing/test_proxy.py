@@ -1,6 +1,7 @@
 """``FaultProxy`` between a plain socket client and an echo server."""
 
 import contextlib
+import gc
 import socket
 import socketserver
 import threading
@@ -181,3 +182,20 @@ def test_an_absent_server_closes_the_connection():
         free.bind(("127.0.0.1", 0))
         with FaultProxy("127.0.0.1", free.getsockname()[1]) as proxy, connect(proxy) as client:
             assert client.recv(1) == b""
+
+
+def test_it_ends_while_it_connects_and_leaves_no_socket():
+    """A proxy whose server does not take the connection ends at once, and closes the client's."""
+    with socket.socket() as deaf, contextlib.ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(2):  # the queue of the server is full, whoever else connects is left waiting
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(deaf.getsockname())
+        with FaultProxy(*deaf.getsockname()) as proxy, connect(proxy) as client:
+            assert until(lambda: proxy.accepted)
+            assert proxy.open == 0
+            proxy.stop()
+            assert client.recv(1) == b""
+        gc.collect()  # a socket that nobody closed says so here
