@@ -1,13 +1,15 @@
 """The buckets that cells are shown in: classic ones with true edges, native ones with a bound on error."""
 
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from math import ceil, log2
-from typing import Final
+from math import ceil, inf, log2
+from typing import Final, NamedTuple
 
-from isp_perf._core.histogram import CELLS, lower_edge, octave_edges, upper_edge
-from isp_perf.metrics._snapshot import Spec
+from isp_perf._core.histogram import CELLS, cumulative, lower_edge, octave_edges, upper_edge
+from isp_perf.metrics._snapshot import Exemplar, Spec
 
-__all__ = ["NATIVE_SCHEMA", "edges", "native_places"]
+__all__ = ["NATIVE_SCHEMA", "Bucket", "edges", "native_places", "shown"]
 
 NATIVE_SCHEMA: Final = 5
 """Native buckets of this schema are 2.2 % wide (32 an octave): far narrower than a cell, so no two cells share one."""
@@ -24,6 +26,28 @@ def edges(spec: Spec) -> tuple[tuple[int, float], ...]:
         return tuple((index + 1, bound / spec.scale) for index, bound in enumerate(spec.bounds))
     shown = octave_edges(*(_WHOLE_OCTAVES if spec.whole else _SECONDS_OCTAVES))
     return tuple((below, edge / spec.scale) for below, edge in shown)
+
+
+class Bucket(NamedTuple):
+    """One classic bucket: its inclusive bound in base units, what lies at or below it, its newest exemplar."""
+
+    bound: float
+    total: int
+    example: Exemplar | None
+
+
+def shown(spec: Spec, cells: Sequence[int], exemplars: Mapping[int, Exemplar]) -> list[Bucket]:
+    """Return the classic buckets of a histogram, the endless one last."""
+    ends = [*(below for below, _ in edges(spec)), len(cells)]
+    bounds = [*(bound for _, bound in edges(spec)), inf]
+    newest: list[Exemplar | None] = [None] * len(ends)
+    for cell, exemplar in sorted(exemplars.items(), key=_moment):
+        newest[bisect_right(ends, cell)] = exemplar
+    return list(map(Bucket, bounds, cumulative(cells, ends), newest))
+
+
+def _moment(item: tuple[int, Exemplar]) -> float:
+    return item[1][2]
 
 
 @lru_cache(maxsize=2)

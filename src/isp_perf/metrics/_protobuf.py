@@ -7,13 +7,11 @@ native buckets and its classic ones: a server takes the native ones if it keeps 
 
 import math
 import struct
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
-from isp_perf._core.histogram import cumulative
-from isp_perf.metrics._buckets import NATIVE_SCHEMA, edges, native_places
+from isp_perf.metrics._buckets import NATIVE_SCHEMA, native_places, shown
 from isp_perf.metrics._formats import Format, Rows
 from isp_perf.metrics._names import ALLOW_UTF8, clean, escape_name
 from isp_perf.metrics._snapshot import Exemplar, Key, Kind, Spec
@@ -31,6 +29,7 @@ _BUCKET_COUNT, _BUCKET_BOUND, _BUCKET_EXEMPLAR = 1, 2, 3
 _EXEMPLAR_LABEL, _EXEMPLAR_VALUE, _EXEMPLAR_TIME = 1, 2, 3
 _SECONDS, _NANOS = 1, 2
 _OFFSET, _LENGTH = 1, 2
+_NANOS_PER_SECOND: Final = 1_000_000_000
 _SEVEN_BITS: Final = 0x7F
 _MORE: Final = 0x80
 _ZERO_WIDTH: Final = 2.0**-128  # what lies below counts as zero; of ours only zero does
@@ -74,15 +73,11 @@ def _name(name: str, chosen: Format, *, label: bool = False) -> str:
 
 def _histogram(spec: Spec, value: list[int], exemplars: Mapping[int, Exemplar]) -> bytes:
     cells = value[:-1]
-    shown = edges(spec)
-    ends = [*(below for below, _ in shown), len(cells)]
-    counts = cumulative(cells, ends)
-    bounds = [*(bound for _, bound in shown), math.inf]
-    newest = _newest(ends, exemplars)
-    fields = [_number(_COUNT, counts[-1]), _double(_SUM, value[-1] / spec.scale)]
-    for count, bound, exemplar in zip(counts, bounds, newest, strict=True):
-        bucket = _number(_BUCKET_COUNT, count) + _double(_BUCKET_BOUND, bound)
-        fields.append(_message(_BUCKET, bucket + exemplar))
+    buckets = shown(spec, cells, exemplars)
+    fields = [_number(_COUNT, buckets[-1].total), _double(_SUM, value[-1] / spec.scale)]
+    for bound, total, example in buckets:
+        bucket = _number(_BUCKET_COUNT, total) + _double(_BUCKET_BOUND, bound)
+        fields.append(_message(_BUCKET, bucket + (b"" if example is None else _exemplar(example))))
     if spec.bounds is None:
         fields += _native(cells, native_places(spec.scale))
     return b"".join(fields)
@@ -115,19 +110,12 @@ def _spans(places: Sequence[int]) -> list[bytes]:
     return [_number(_OFFSET, _zigzag(offset)) + _number(_LENGTH, length) for offset, length in spans]
 
 
-def _newest(ends: Sequence[int], exemplars: Mapping[int, Exemplar]) -> list[bytes]:
-    """Return, per bucket shown, the newest exemplar of its cells as a field, or nothing."""
-    newest = [b""] * len(ends)
-    for cell, (labels, value, moment) in sorted(exemplars.items(), key=_moment):
-        seconds, rest = divmod(round(moment * 1e9), 1_000_000_000)
-        message = _labels(_EXEMPLAR_LABEL, labels.items()) + _double(_EXEMPLAR_VALUE, value)
-        message += _message(_EXEMPLAR_TIME, _number(_SECONDS, seconds) + _number(_NANOS, rest))
-        newest[bisect_right(ends, cell)] = _message(_BUCKET_EXEMPLAR, message)
-    return newest
-
-
-def _moment(item: tuple[int, Exemplar]) -> float:
-    return item[1][2]
+def _exemplar(exemplar: Exemplar) -> bytes:
+    labels, value, moment = exemplar
+    seconds, rest = divmod(round(moment * _NANOS_PER_SECOND), _NANOS_PER_SECOND)
+    message = _labels(_EXEMPLAR_LABEL, labels.items()) + _double(_EXEMPLAR_VALUE, value)
+    message += _message(_EXEMPLAR_TIME, _number(_SECONDS, seconds) + _number(_NANOS, rest))
+    return _message(_BUCKET_EXEMPLAR, message)
 
 
 def _labels(place: int, pairs: Iterable[tuple[str, str]]) -> bytes:

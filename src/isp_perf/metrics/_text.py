@@ -4,12 +4,10 @@ Some series and their line ends are one template, which one formatting operation
 """
 
 import math
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from isp_perf._core.histogram import cumulative
-from isp_perf.metrics._buckets import edges
+from isp_perf.metrics._buckets import edges, shown
 from isp_perf.metrics._formats import Format, Rows
 from isp_perf.metrics._names import ALLOW_UTF8, UNDERSCORES, escape_help, escape_name, is_classic, label_text
 from isp_perf.metrics._snapshot import Exemplar, Key, Spec
@@ -76,8 +74,8 @@ class Text:
             return (frame.template % tuple(ends)).encode()
         if _are_finite(rows.values):
             return (frame.template % tuple(rows.values)).encode()
-        shown = zip(frame.starts, rows.values, strict=True)
-        return "".join([_line(start, value, gauge=spec.kind == "gauge") for start, value in shown]).encode()
+        lines = zip(frame.starts, rows.values, strict=True)
+        return "".join([_line(start, value, gauge=spec.kind == "gauge") for start, value in lines]).encode()
 
     def family(self, header: bytes, blocks: Sequence[bytes]) -> bytes:
         """Return the lines of a family."""
@@ -112,27 +110,9 @@ def _histogram_starts(spec: Spec, key: Key, scheme: str) -> list[str]:
 
 def _histogram(spec: Spec, value: list[int], exemplars: Mapping[int, Exemplar]) -> list[Any]:
     """Return what stands behind the starts of a histogram's lines."""
-    cells = value[:-1]
-    below = [count for count, _ in edges(spec)]
-    counts: list[Any] = cumulative(cells, [*below, len(cells)])
-    total = counts[-1]
-    if exemplars:
-        tails = _tails(below, exemplars, len(cells))
-        counts = [f"{count}{tail}" for count, tail in zip(counts, tails, strict=True)]
-    return [*counts, total, number(value[-1] if spec.whole else value[-1] / spec.scale)]
-
-
-def _tails(below: Iterable[int], exemplars: Mapping[int, Exemplar], cells: int) -> list[str]:
-    """Return what follows each bucket's count: the newest exemplar of its cells, if there is one."""
-    ends = [*below, cells]
-    tails = [""] * len(ends)
-    for cell, exemplar in sorted(exemplars.items(), key=_moment):
-        tails[bisect_right(ends, cell)] = _exemplar(exemplar)
-    return tails
-
-
-def _moment(item: tuple[int, Exemplar]) -> float:
-    return item[1][2]
+    buckets = shown(spec, value[:-1], exemplars)
+    ends = [total if example is None else f"{total}{_exemplar(example)}" for _, total, example in buckets]
+    return [*ends, buckets[-1].total, number(value[-1] if spec.whole else value[-1] / spec.scale)]
 
 
 def _exemplar(exemplar: Exemplar) -> str:

@@ -1,7 +1,6 @@
 """The totals as a normal prometheus-client ``Collector``. The only module that imports ``prometheus_client``."""
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
@@ -11,8 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector as Readable
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 
-from isp_perf._core.histogram import cumulative
-from isp_perf.metrics._buckets import edges
+from isp_perf.metrics._buckets import Bucket, shown
 from isp_perf.metrics._naming import Naming, aliased, checked
 from isp_perf.metrics._registry import MetricRegistry
 from isp_perf.metrics._snapshot import Column, Exemplar, Key, Snapshot
@@ -105,28 +103,14 @@ def _metric(column: Column, snapshot: Snapshot) -> Metric:
 def _histogram(column: Column, exemplars: Mapping[Key, Mapping[int, Exemplar]]) -> Metric:
     spec = column.spec
     family = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels)
-    shown = edges(spec)
-    bounds = [*(number(bound) for _, bound in shown), "+Inf"]
     for key, value in zip(column.keys, column.values, strict=True):
-        cells = value[:-1]
-        ends = [*(below for below, _ in shown), len(cells)]
-        counts = cumulative(cells, ends)
-        examples = _examples(ends, exemplars.get(key, {}))
-        buckets = [
-            (bound, count) if example is None else (bound, count, example)
-            for bound, count, example in zip(bounds, counts, examples, strict=True)
-        ]
+        buckets = [_bucket(each) for each in shown(spec, value[:-1], exemplars.get(key, {}))]
         family.add_metric(key, buckets, value[-1] / spec.scale)
     return family
 
 
-def _examples(ends: list[int], exemplars: Mapping[int, Exemplar]) -> list[PrometheusExemplar | None]:
-    """Return, per bucket shown, the newest exemplar of its cells."""
-    newest: list[PrometheusExemplar | None] = [None] * len(ends)
-    for cell, (labels, value, moment) in sorted(exemplars.items(), key=_moment):
-        newest[bisect_right(ends, cell)] = PrometheusExemplar(dict(labels), value, moment)
-    return newest
-
-
-def _moment(item: tuple[int, Exemplar]) -> float:
-    return item[1][2]
+def _bucket(bucket: Bucket) -> tuple[str, int] | tuple[str, int, PrometheusExemplar]:
+    if bucket.example is None:
+        return number(bucket.bound), bucket.total
+    labels, value, moment = bucket.example
+    return number(bucket.bound), bucket.total, PrometheusExemplar(dict(labels), value, moment)
