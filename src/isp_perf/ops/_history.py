@@ -20,7 +20,7 @@ _APART: Final = 2.0  # seconds between two checkpoints
 _SHORTEST: Final = 60.0  # seconds of a line when there is little to show
 _PARTS: Final = 360  # points of a line, at most
 _MOST_STRIPS: Final = 8
-SPANS: Final = (900.0, 21_600.0)
+SPANS: Final[tuple[float, float]] = (900.0, 21_600.0)
 """Seconds that the two lines of a figure go back, at most."""
 FIGURES: Final = ("rate", "errors", "p99", "hits")
 """The figures that have lines."""
@@ -51,14 +51,15 @@ class Traces:
     """SVG paths of what was, ready to be drawn.
 
     Args:
-        lines: by the name of the figure, followed by ``-`` and the number of the span.
+        lines: by the name of the figure, followed by ``-`` and the number of the span; the second line is empty as
+            long as it would show the same.
         strips: by breaker, then by mark: where it was in a state of that mark.
         spans: seconds from the left to the right edge, for the first and the second line of a figure.
     """
 
     lines: Mapping[str, str] = field(default_factory=dict[str, str])
     strips: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
-    spans: tuple[float, ...] = SPANS
+    spans: tuple[float, float] = SPANS
 
 
 class History:
@@ -95,9 +96,10 @@ class History:
         return sum(self._strips[name].add(at, row) for name, row in found.items()) > 0  # every one of them notes
 
     def _draw(self, at: float) -> Traces:
-        spans = tuple(min(max(at - self._first, _SHORTEST), span) for span in SPANS)
+        lasted = max(at - self._first, _SHORTEST)
+        spans = min(lasted, SPANS[0]), min(lasted, SPANS[1])
         lines = {
-            f"{name}-{number}": line.path(span)
+            f"{name}-{number}": line.path(span) if span > number * SPANS[0] else ""
             for name, found in self._lines.items()
             for number, (line, span) in enumerate(zip(found, spans, strict=True))
         }

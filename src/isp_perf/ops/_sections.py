@@ -120,8 +120,10 @@ def _headline(draft: Draft, picture: Picture, traces: Traces) -> None:
         f"<div>{draft.cell('k-' + name, text, 'strong')}<span>{title}</span>{_lines(name, title, traces)}</div>"
         for name, title, text in figures
     )
-    spans = " and ".join(draft.cell(f"k-s{n}", _span(seconds), "span") for n, seconds in enumerate(traces.spans))
-    draft.card("now", "Now", f'<div class="tiles">{body}</div><p class="note">The lines show the last {spans}.</p>')
+    minutes, hours = traces.spans
+    below = f"; below: the last {_span(hours)}" if hours > minutes else ""
+    spans = draft.cell("k-spans", f"Lines: the last {_span(minutes)}{below}.", "span")
+    draft.card("now", "Now", f'<div class="tiles">{body}</div><p class="note">{spans}</p>')
 
 
 def _lines(name: str, title: str, traces: Traces) -> str:

@@ -179,6 +179,7 @@ def test_lines_hold_the_means_of_their_parts():
     assert [mean for _, mean, _ in minutes._points] == [float(number) for number in range(9)]
     assert [(mean, weight) for _, mean, weight in hours._points] == [(4.0, 9)]
     assert traces.lines["rate-0"].startswith("M")
+    assert traces.lines["rate-1"] == ""
     assert traces.lines["hits-0"] == ""
     assert traces.spans == (60.0, 60.0)
 
@@ -193,6 +194,7 @@ def test_six_hours_are_remembered_in_few_points():
     minutes, hours = history._lines["rate"]
     assert len(hours._points) == len(minutes._points) == 360
     assert hours._points[-1][0] - hours._points[0][0] == 21_600 - 60
+    assert traces.lines["rate-1"].startswith("M")
     assert traces.spans == (900.0, 21_600.0)
 
 
