@@ -74,10 +74,11 @@ class _Asking:
     def once(self) -> Flow:
         """Ask, and return the claim; ``None`` to ask again, unless the level is out of use by then."""
         second, lock = self.second, self.second.local.lock
-        if second.journal.is_past(self.wire):  # what stands there may be older than what was returned here
-            yield from second.tell([Drop((self.wire,))], (self.wire,), tasks=self.tasks)
-            return None
         names = second.names(self.flight.tags)
+        untold = tuple(filter(second.journal.is_past, (self.wire, *names)))
+        if untold:  # what stands there may be older than what was returned here
+            yield from second.tell([Drop(untold)], untold, tasks=self.tasks)
+            return None
         with lock:
             self.mark = second.marks.set_locked((self.wire,))
             self.watch = second.marks.set_locked(names)

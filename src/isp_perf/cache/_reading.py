@@ -27,6 +27,8 @@ def looked_up(engine: Engine, calls: Mapping[str, Call], *, tasks: bool) -> Flow
     if second is None or not second.ready:
         return {}
     past = second.journal.is_past
+    if past(second.epoch_name):
+        return {}
     shared = {k: call for k, call in calls.items() if not call.source.local_only and not past(second.wire(k))}
     if not shared:
         return {}
@@ -91,7 +93,10 @@ class _Reading:
                 if (watch := self._claims[key].watch) is not None:
                     second.marks.extend_locked(watch, map(second.tag_name, tags))
         answers = yield from second.attempt([Read((), names)], tasks=self._tasks)
-        return None if answers is None else dict(zip(names, answers[0].beside, strict=True))
+        if answers is None:
+            return None
+        versions = zip(names, answers[0].beside, strict=True)
+        return {name: b"" if second.journal.is_past(name) else version for name, version in versions}
 
     def _open(self, key: str, data: bytes, left: float | None, *, versions: Mapping[str, bytes]) -> None:
         call, claim = self._calls[key], self._claims[key]

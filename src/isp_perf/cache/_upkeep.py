@@ -6,6 +6,7 @@ ends with it.
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import count
 from random import SystemRandom
 from secrets import token_bytes
 from time import monotonic
@@ -139,11 +140,12 @@ def _recover(second: SecondLevel, home: Home) -> Steps:
 def _deliver(second: SecondLevel, home: Home) -> Steps:
     """Tell the level everything that stands in the journal.
 
-    Traffic may add to it faster than it is delivered: the rest is delivered after, each key before it is asked for.
+    Traffic may add to it faster than it is delivered: the rest is delivered after, each name before it is relied on.
+    Only a pattern cannot be looked up by name, so nothing is believed while one is left.
     """
     level = second.level if home.loop is not None else second.level.blocking
-    for _ in range(_MOST_TRIPS):
-        if not len(second.journal):
+    for trip in count():
+        if not len(second.journal) or (trip >= _MOST_TRIPS and not second.journal.globs()):
             break
         with second.local.lock:
             sent = second.journal.moment

@@ -5,9 +5,10 @@ from time import monotonic
 
 import pytest
 
-from isp_perf.cache import CacheManager
+from isp_perf.cache import CacheManager, _upkeep
 from isp_perf.errors import NotSentError
 from isp_perf.testing import MemoryLevel
+from isp_perf.typing import Drop
 
 WAIT = 20.0
 
@@ -261,3 +262,29 @@ async def test_an_outage_in_the_middle_of_a_read_beside_an_intent_is_no_way_back
     assert await process.let(task, gate) == 2
     await world.heal()
     assert await process.read("k") == 2
+
+
+async def test_what_is_left_of_the_journal_is_told_before_it_matters(world, monkeypatch):
+    """A tag that could not be told before the level is used again is told by the first read that depends on it."""
+    monkeypatch.setattr(_upkeep, "_MOST_TRIPS", 0)
+    process, other = (world.process(tags=["numbers"]) for _ in range(2))
+    assert await process.read("k") == await other.read("k") == 1
+    world.silence()
+    world.truth["k"] = 2
+    process.second.down("timeout")
+    assert (await process.cache.invalidate_tags("numbers")).queued
+    told = asyncio.Event()
+
+    async def slow_upkeep(orders):
+        if asyncio.current_task() is process.second._home._task and any(isinstance(order, Drop) for order in orders):
+            await told.wait()
+
+    world.level.before = slow_upkeep
+    for _ in range(int(WAIT / 0.005)):
+        if process.cache.health().l2 == "up":
+            break
+        await asyncio.sleep(0.005)
+    assert process.second.journal.is_past(process.second.tag_name("numbers"))
+    assert await process.cache.get(process.read.key("k")) is None
+    assert await process.read("k") == 2
+    told.set()
