@@ -77,6 +77,10 @@ class Ways(dict[Any, Way]):
         """Return the ways of a batch by name, each looked up once."""
         return {name: self[name] for name in set(map(_NAME, commands))}
 
+    def are_plain(self, commands: Sequence[Staged], replies: list[Any]) -> bool:
+        """Return whether the replies to a batch are handed out as they came, and none is an error."""
+        return not has_error(replies) and all(self[name].plain for name in {args[0] for args, _ in commands})
+
     def shareable(self, name: Any) -> bool:
         """Return whether a command may run on a connection that others use at the same time.
 
@@ -378,7 +382,7 @@ class PipelinedRedis(Redis):
 
     async def shape_all(self, commands: Sequence[Staged], replies: list[Any]) -> list[Any]:
         """Put raw replies into redis-py's shape, in place; exceptions stay as they are."""
-        if has_error(replies) or not all(self._ways[name].plain for name in {args[0] for args, _ in commands}):
+        if not self._ways.are_plain(commands, replies):
             for i, (args, options) in enumerate(commands):
                 replies[i] = await self._shape_one(self._ways[args[0]], replies[i], options)
         return replies

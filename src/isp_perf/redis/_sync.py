@@ -33,7 +33,6 @@ from isp_perf.redis._errors import (
 )
 from isp_perf.redis._pack import pack_get
 from isp_perf.redis._sender import Staged
-from isp_perf.redis._staged import has_error
 from isp_perf.redis._state import States, decoding
 from isp_perf.redis._sync_pipeline import BlockingPipeline
 
@@ -157,16 +156,15 @@ class BlockingRedis(Redis):
 
     def shape_all(self, commands: Sequence[Staged], replies: list[Any]) -> list[Any]:
         """Put raw replies into redis-py's shape, in place; exceptions stay as they are."""
-        if not has_error(replies) and all(self._ways[name].plain for name in {args[0] for args, _ in commands}):
-            return replies
-        for i, (args, options) in enumerate(commands):
-            way, reply = self._ways[args[0]], replies[i]
-            if isinstance(reply, Exception):
-                if EMPTY_RESPONSE in options and isinstance(reply, ResponseError):
-                    replies[i] = options[EMPTY_RESPONSE]
-            elif not way.plain:
-                replies[i] = self._shape(way.callback, reply, options)
+        if not self._ways.are_plain(commands, replies):
+            for i, (args, options) in enumerate(commands):
+                replies[i] = self._shape_one(self._ways[args[0]], replies[i], options)
         return replies
+
+    def _shape_one(self, way: Way, reply: Any, options: dict[str, Any]) -> Any:
+        if isinstance(reply, Exception):
+            return options[EMPTY_RESPONSE] if EMPTY_RESPONSE in options and isinstance(reply, ResponseError) else reply
+        return reply if way.plain else self._shape(way.callback, reply, options)
 
     def shareable(self, name: Any) -> bool:
         """Return whether a command may run on the shared connection; ``ConfigurationError`` if on none at all."""
