@@ -9,7 +9,7 @@ from time import perf_counter_ns
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
-from isp_perf.metrics._asgi import Receive, Scope, Send, accepts_gzip, header, lifespan, reply
+from isp_perf.metrics._asgi import Receive, Scope, Send, accepts_gzip, header, not_http, reply
 from isp_perf.metrics._formats import Format, negotiate
 from isp_perf.metrics._naming import Naming, aliased, checked
 from isp_perf.metrics._registry import MetricRegistry, registry
@@ -62,11 +62,7 @@ class MetricsApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan protocol where this is the whole application."""
-        if scope["type"] == "lifespan":
-            await lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000})
+        if await not_http(scope, receive, send):
             return
         scope.setdefault("isp_perf.route", scope["path"])
         if scope["method"] not in _METHODS:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
-__all__ = ["ASGIApp", "Message", "Receive", "Scope", "Send", "accepts_gzip", "header", "lifespan", "reply"]
+__all__ = ["ASGIApp", "Message", "Receive", "Scope", "Send", "accepts_gzip", "header", "not_http", "reply"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -36,7 +36,16 @@ async def reply(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]],
     await send({"type": "http.response.body", "body": b"" if head else body})
 
 
-async def lifespan(receive: Receive, send: Send) -> None:
+async def not_http(scope: Scope, receive: Receive, send: Send) -> bool:
+    """Serve what is no HTTP request, for an application that knows no other, and return whether it was such."""
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    elif scope["type"] != "http":
+        await send({"type": "websocket.close", "code": 1000})
+    return bool(scope["type"] != "http")
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
     """Answer the lifespan protocol of an application that needs neither start nor end."""
     while True:
         message = await receive()

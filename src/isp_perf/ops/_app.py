@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qs
 
 from isp_perf.metrics import MetricRegistry, MetricsApp
-from isp_perf.metrics._asgi import Receive, Scope, Send, header, lifespan, reply
+from isp_perf.metrics._asgi import Receive, Scope, Send, header, not_http, reply
 from isp_perf.metrics._group import owner
 from isp_perf.metrics._naming import Naming
 from isp_perf.metrics._registry import Scope as Reach
@@ -113,13 +113,8 @@ class OpsApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan protocol where this is the whole application."""
-        if scope["type"] == "lifespan":
-            await lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000})
-            return
-        await self._request(route_path(scope), scope, receive, send=send)
+        if not await not_http(scope, receive, send):
+            await self._request(route_path(scope), scope, receive, send=send)
 
     async def _request(self, path: str, scope: Scope, receive: Receive, *, send: Send) -> None:
         scope["isp_perf.route"] = path if path in PATHS else "__unmatched__"
