@@ -259,7 +259,9 @@ class Group:
         return Group(self.layout, [self.rows[index] for index in kept], [self.places[index] for index in kept])
 
 
-_names_in: Callable[[Any], tuple[str, ...]] = tuple
+def _are_alike(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all rows have the same names: as many in each as there are in all together."""
+    return {len(set[str]().union(*rows))} == set(map(len, rows))
 
 
 def groups_of(target: Target, chunk: Sequence[Any], start: int, *, nulls: bool) -> list[Group]:
@@ -278,9 +280,8 @@ def groups_of(target: Target, chunk: Sequence[Any], start: int, *, nulls: bool) 
     if set(map(type, rows)) != {dict}:
         make = as_mapping(target)
         rows = [make(row, start + place) for place, row in enumerate(rows)]
-    shapes = set(map(_names_in, rows))
-    if len(shapes) == 1:
-        group = Group(target.layout(shapes.pop(), start), rows, range(len(rows)))
+    if _are_alike(rows):
+        group = Group(target.layout(tuple(rows[0]), start), rows, range(len(rows)))
         if nulls or not any(None in map(itemgetter(name), rows) for name in group.layout.optional):
             return [group]
     return _sorted(target, rows, start, nulls=nulls)

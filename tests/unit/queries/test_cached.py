@@ -617,6 +617,24 @@ async def test_async_sessions(aengine, manager):
         assert len(await names(session)) == len(await cached_query(manager, session, select(Cliente.nome), ttl=9)) == 2
 
 
+async def test_a_lock_by_argument(aengine, manager):
+    """Where an argument makes the statement lock its rows, an AsyncSession that had hits before asks the database."""
+
+    @cached_query(manager, ttl=60)
+    def names(lock):
+        statement = select(Cliente.nome)
+        return statement.with_for_update() if lock else statement
+
+    handle = install(aengine, batching="off")
+    async with AsyncSession(aengine) as session:
+        for lock in (False, False, True, True):
+            with count_queries() as queries:
+                assert await names(session, lock) == (("ana",),)
+            assert lock is False or queries.count == 1
+            await session.rollback()
+    handle.remove()
+
+
 async def test_gathered_sessions_share_one_load(aengine, manager):
     """Tasks that ask at once, each with its own session, share a load; a cancelled leader harms nobody."""
 
