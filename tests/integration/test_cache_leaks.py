@@ -17,7 +17,8 @@ from isp_perf.cache import CacheManager
 from isp_perf.cache._store import MOST_UNCOUNTED
 
 ROOM = 1000
-AMOUNTS = [pytest.param(20_000, id="slice"), pytest.param(1_000_000, id="million", marks=[pytest.mark.soak])]
+SOAK = [pytest.mark.soak, pytest.mark.timeout(3600)]
+AMOUNTS = [pytest.param(20_000, id="slice"), pytest.param(1_000_000, id="million", marks=SOAK)]
 SLACK_BYTES = 300_000
 OURS = [
     tracemalloc.Filter(inclusive=True, filename_pattern=f"{pathlib.Path(isp_perf.__file__).parent}/*"),

@@ -141,19 +141,12 @@ class CachePolicy:
     @property
     def stale_seconds(self) -> tuple[float, float]:
         """``stale_while_revalidate`` and ``stale_if_error`` in seconds."""
-        return (
-            seconds("stale_while_revalidate", self.stale_while_revalidate, zero=True),
-            seconds("stale_if_error", self.stale_if_error, zero=True),
-        )
+        return cast("float", self.stale_while_revalidate), cast("float", self.stale_if_error)
 
     @property
     def limits(self) -> tuple[float | None, float | None]:
         """``soft_timeout`` and ``hard_timeout`` in seconds."""
-        soft, hard = self.soft_timeout, self.hard_timeout
-        return (
-            None if soft is None else seconds("soft_timeout", soft, zero=True),
-            None if hard is None else seconds("hard_timeout", hard, zero=True),
-        )
+        return cast("float | None", self.soft_timeout), cast("float | None", self.hard_timeout)
 
     @property
     def timed(self) -> bool:
@@ -173,7 +166,7 @@ class CachePolicy:
     @property
     def local(self) -> float | None:
         """The local ttl in seconds, ``None`` if there is no own one."""
-        return None if self.l1_ttl is None else seconds("l1_ttl", self.l1_ttl, zero=True)
+        return cast("float | None", self.l1_ttl)
 
     @property
     def steady(self) -> float | None:

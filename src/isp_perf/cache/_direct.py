@@ -1,4 +1,4 @@
-"""The short way of a miss: no remote level, no ages beyond the ttl, no tags, arguments that are their own slot.
+"""The short way of a miss: no remote level, nothing in the slot, arguments that are their own slot.
 
 Means the same as the flow in ``_flow``, without its machinery: the wrapper itself leads, so the loader runs in the
 frame that every call has anyway; a flight takes off with one dict operation, and the lock is held once, to land.
@@ -37,12 +37,13 @@ class ShortWay(NamedTuple):
     """The three steps that the wrapper takes around the loader.
 
     Attributes:
-        take_off: begins a load of a slot; returns its flight, or ``None`` if the call has to go the long way.
+        take_off: begins a load of a slot, where there are tags for the bound values; returns its flight, or ``None`` if
+            the call has to go the long way.
         land: ends a flight with what the loader returned for the bound values; returns what the caller gets.
         fail: ends a flight with what the loader raised; returns what the caller gets.
     """
 
-    take_off: Callable[[Any], Flight | None]
+    take_off: Callable[..., Flight | None]
     land: Callable[[Flight, Any, tuple[Any, ...]], Any]
     fail: Callable[[Flight, BaseException, tuple[Any, ...]], Any]
 
@@ -57,8 +58,8 @@ class DirectSite(Source, Protocol):
 
 
 def is_direct(policy: CachePolicy) -> bool:
-    """Return whether calls under this policy may go the short way: one age, no limits, no tags."""
-    return not (policy.staged or policy.timed or policy.tags)
+    """Return whether calls under this policy may go the short way: nobody's patience is limited."""
+    return not policy.timed
 
 
 def _unconditional(policy: CachePolicy) -> bool:
@@ -69,7 +70,8 @@ def _unconditional(policy: CachePolicy) -> bool:
 def short_way(site: DirectSite, fits: SlotTest) -> ShortWay:
     """Return the short way for one decorated function; ``fits`` is what ``slot_test`` says of its arguments."""
     site.store.head = site.plan.template.literals[0][:_HEAD]
-    return ShortWay(_take_off(site, fits), _land(site), _fail(site))
+    take_off = _take_off(site, fits)
+    return ShortWay(_tagged(site, take_off) if site.policy.tags else take_off, _land(site), _fail(site))
 
 
 def _take_off(site: DirectSite, fits: SlotTest) -> Callable[[Any], Flight | None]:
@@ -96,10 +98,24 @@ def _take_off(site: DirectSite, fits: SlotTest) -> Callable[[Any], Flight | None
     return take_off
 
 
+def _tagged(
+    site: DirectSite, take_off: Callable[[Any], Flight | None]
+) -> Callable[[Any, tuple[Any, ...]], Flight | None]:
+    def tagged(slot: Any, values: tuple[Any, ...]) -> Flight | None:
+        tags = frozenset(site.tags(values))  # first: this runs code of the arguments, which may raise
+        flight = take_off(slot)
+        if flight is not None:
+            flight.tags = tags  # early enough: the load is still to begin
+        return flight
+
+    return tagged
+
+
 def _land(site: DirectSite) -> Callable[[Flight, Any, tuple[Any, ...]], Any]:
     engine, store = site.engine, site.store
     local, lock = engine.local, engine.local.lock
-    harmless = _HARMLESS if store.ordered and _unconditional(site.policy) else frozenset[type]()
+    plain = store.ordered and not site.policy.tags and _unconditional(site.policy)
+    harmless = _HARMLESS if plain else frozenset[type]()
 
     def land(flight: Flight, value: Any, values: tuple[Any, ...]) -> Any:
         simple = value.__class__ in harmless or (harmless and is_harmless(value))

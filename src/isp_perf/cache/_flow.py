@@ -348,7 +348,7 @@ def _count_load(engine: Engine, call: Call, flight: Flight, *, failed: int) -> N
     for counters in (engine.local.counters, call.source.counters):
         counters.misses += 1
         counters.errors += failed
-        counters.count_loads([flight.seconds])
+        counters.count_load(flight.seconds)
         _count_reason(counters, flight)
 
 

@@ -140,7 +140,7 @@ def _count_bypass(engine: Engine, call: Call, spent: float, *, failed: bool) -> 
         for counters in (engine.local.counters, call.source.counters):
             counters.misses += 1
             counters.errors += failed
-            counters.count_loads([spent])
+            counters.count_load(spent)
             counters.missed[BYPASSED] = counters.missed.get(BYPASSED, 0) + 1
 
 

@@ -55,7 +55,7 @@ _LONG_WAY = """
 $found = {wait}$rare[1]($values)
 """
 _SHORT_WAY = """
-$flight = $rare[6]({slot})
+$flight = $rare[6]({asked})
 if $flight is None:
     $found = {wait}$rare[1]($values)
 else:
@@ -181,12 +181,11 @@ class Site:
     def _specialized(self, form: Form) -> FunctionType:
         given = "$own({0})" if self.policy.isolate == "copy" else "{0}"
         short = self._short_way()
-        hit = (_TIMED_HIT if form == "timed" else _HIT).format(value=given.format("$found.value"))
-        body = self._lookup(hit) if self.plan.native else ""
+        body = self._lookup(form, given.format("$found.value")) if self.plan.native else ""
         body = _FORMS[form].format(body=body, indented=_indented(body))
-        miss = (_LONG_WAY if short is None else _SHORT_WAY) + _END
         wait, slow = ("await ", self.amiss) if self.asynchronous else ("", self.miss)
-        body += miss.format(slot=self.plan.expression(), wait=wait, value=given.format("$found"))
+        body += _LONG_WAY.format(wait=wait) if short is None else _SHORT_WAY.format(wait=wait, asked=self._asked())
+        body += _END.format(value=given.format("$found"))
         timing = (perf_counter_ns, self._forms.timed)
         names: dict[str, Any] = {
             "clock": self.hit_clock,
@@ -202,11 +201,15 @@ class Site:
             names["own"] = own
         return specialize(self.function, body, names, asynchronous=self.asynchronous)
 
+    def _asked(self) -> str:
+        return self.plan.expression() + (", $values" if self.policy.tags else "")
+
     def _short_way(self) -> ShortWay | None:
         fits = slot_test(self.plan) if self._plain and is_direct(self.policy) else None
         return None if fits is None else short_way(self, fits)
 
-    def _lookup(self, hit: str) -> str:
+    def _lookup(self, form: Form, value: str) -> str:
+        hit = (_TIMED_HIT if form == "timed" else _HIT).format(value=value)
         place = "$shelves[$id($param_0)]" if self.local_only else "$hot"
         slot = self.plan.expression()
         return _LOOKUP.format(place=place, slot=slot, hit=_indented(self._question(slot, hit)))

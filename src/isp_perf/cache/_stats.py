@@ -62,6 +62,13 @@ class Counters:
         self.load_seconds = 0.0
         self.missed = {}
 
+    def count_load(self, seconds: float) -> None:
+        """Count a load that ended, by the seconds it took."""
+        self.loads += 1
+        self.load_seconds += seconds
+        if self.load_cells is not None:
+            self.load_cells[cell_of(int(seconds * _NANOSECONDS))] += 1
+
     def count_loads(self, spent: list[float]) -> None:
         """Count loads that ended, by the seconds each took; one walk over sorted times costs less than one for each."""
         number = len(spent)
