@@ -132,6 +132,7 @@ class Engine:
     background: Background
     contexts: int
     gate: Gate
+    hit_times: HitTimes
     local: LocalLevel
     prefix: str
 
