@@ -194,7 +194,7 @@ def miss():
     # The codec itself is slower between other work than in a loop of its own: our share is what surrounds an idle one.
     app = application(PAYLOADS["conv_1k"])
     idle = CompressionMiddleware(app)
-    idle.engine._codecs = dict.fromkeys(idle.engine._codecs, IdleCodec())
+    idle._engine._codecs = dict.fromkeys(idle._engine._codecs, IdleCodec())
     cases = {"ours": lambda: repeat(idle, BROWSER, 300), "bare": lambda: repeat(app, BROWSER, 300)}
     got = medians(cases)
     row("conv_1k, around a codec that does nothing", f"{got['ours'] - got['bare']:.1f} us", "<= 6 us")

@@ -266,7 +266,7 @@ def test_an_end_at_any_point_leaves_nothing_behind(messages, coding, point, canc
             ended = error
         stats = middleware.stats
         assert stats.total_requests + sum(stats.skipped.values()) == 1
-        assert middleware.engine.offload.pending == 0
+        assert middleware._engine.offload.pending == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return sent, ended
 

@@ -67,16 +67,11 @@ class CompressionMiddleware:
         stats: the record to count in; ``None`` makes one, found as ``.stats``.
         executor: threads for large bodies; ``None``: up to 4 of our own.
 
-    Attributes:
-        app: the application.
-        engine: what decides; ``CompressedJSONResponse`` asks it as well.
-
     Raises:
         ConfigurationError: a setting is out of its range, or two contradict each other.
     """
 
     app: ASGIApp
-    engine: Engine
 
     def __init__(
         self,
@@ -102,7 +97,7 @@ class CompressionMiddleware:
         _check_tags(etag, budget, cache)
         _check_breach(breach, dictionaries)
         self.app = app
-        self.engine = Engine(
+        self._engine = Engine(
             minimum_size=minimum_size,
             encodings=checked_codings("encodings", encodings),
             budget=budget,
@@ -117,19 +112,19 @@ class CompressionMiddleware:
             stats=stats,
             offload=Offload(executor),
         )
-        self._excluded = self.engine.excluded
+        self._excluded = self._engine.excluded
 
     @property
     def stats(self) -> CompressionStats:
         """The record this middleware counts in."""
-        return self.engine.stats
+        return self._engine.stats
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection as ASGI 3 asks."""
         if scope["type"] != "http" or (self._excluded is not None and self._left_alone(scope)):
             await self.app(scope, receive, send)
             return
-        request = self.engine.request(scope)
+        request = self._engine.request(scope)
         if request.answer is not None:
             await request.answer(scope["method"], send)
             return
@@ -145,5 +140,5 @@ class CompressionMiddleware:
 
     def _left_alone(self, scope: Scope) -> bool:
         excluded = self._excluded is not None and self._excluded.match(scope["path"]) is not None
-        self.engine.stats.skipped["excluded"] += excluded
+        self._engine.stats.skipped["excluded"] += excluded
         return excluded

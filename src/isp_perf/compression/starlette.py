@@ -5,12 +5,20 @@ from typing import ClassVar
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from isp_perf.compression._engine import Engine
+from isp_perf.compression._engine import Request
 from isp_perf.compression._middleware import CompressionMiddleware
 from isp_perf.compression._responder import Responder
 from isp_perf.compression._stats import CompressionStats
 
 __all__ = ["CompressedJSONResponse"]
+
+
+class _Defaults(CompressionMiddleware):
+    """The decisions of a middleware without settings, for responses that send themselves."""
+
+    def request(self, scope: Scope) -> Request:
+        """Read what the request says about the coding of its response."""
+        return self._engine.request(scope)
 
 
 class CompressedJSONResponse(JSONResponse):
@@ -26,9 +34,9 @@ class CompressedJSONResponse(JSONResponse):
     """
 
     compression_stats: ClassVar[CompressionStats] = CompressionStats()
-    _engine: ClassVar[Engine] = CompressionMiddleware(JSONResponse(None), stats=compression_stats).engine
+    _defaults: ClassVar[_Defaults] = _Defaults(JSONResponse(None), stats=compression_stats)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response to the client of ``scope``, coded for it."""
-        request = self._engine.request(scope)
+        request = self._defaults.request(scope)
         await Responder(request, request.scope or scope, send).serve(super().__call__, receive)

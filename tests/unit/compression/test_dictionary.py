@@ -192,7 +192,7 @@ async def test_kept_responses_are_bounded_in_bytes(http):
     middleware = polling(http, [*bodies, bodies[0], bodies[0]], max_bytes=limit)
     for _ in bodies:
         await ask(http, middleware)
-    shelf = middleware.engine.shelf
+    shelf = middleware._engine.shelf
     assert sum(len(entry.body) for entry in shelf._by_digest.values()) == shelf._bytes <= limit
     assert len(shelf._by_body) == len(shelf._by_digest) == 2
     assert (await ask(http, middleware, available(bodies[0]))).coding != "dcz"

@@ -42,7 +42,7 @@ wishes = st.sampled_from([None, False, "gzip", Options(minimum_size=1), Options(
 
 
 async def through_the_responder_alone(middleware, app, scope, send):
-    request = middleware.engine.request(scope)
+    request = middleware._engine.request(scope)
     if request.answer is not None:
         return await request.answer(scope["method"], send)
     scope = request.scope or scope

@@ -101,7 +101,7 @@ async def test_a_cancelled_response_leaves_nothing_behind(http, big, chunks):
     assert asyncio.all_tasks() == {asyncio.current_task()}
     stats = middleware.stats
     assert stats.total_requests + sum(stats.skipped.values()) == 1
-    assert middleware.engine.offload.pending == 0
+    assert middleware._engine.offload.pending == 0
 
 
 def test_without_asyncio_the_job_runs_here():
@@ -127,7 +127,7 @@ def test_a_second_loop_and_a_fork_start_over(http, big):
     middleware = CompressionMiddleware(http.answer(big), budget=AWAY)
     for _ in range(2):
         assert asyncio.run(http.call(middleware)).body == big
-    offload = middleware.engine.offload
+    offload = middleware._engine.offload
     threads = offload._executor
     offload._pid = os.getpid() + 1  # what a child finds
     assert asyncio.run(http.call(middleware)).body == big
