@@ -53,7 +53,7 @@ $mark = $asking.set($param_0)
 try:
     return await $query.inner_async($token{rest})
 except $not_kept as $error:
-    return await $query.instead_async($error, $values)
+    return await $instead_async($error, $values)
 finally:
     $asking.reset($mark)
 """
@@ -233,6 +233,7 @@ def _decorated(manager: Any, function: Callable[..., Any], *, tenant: Tenant, op
         "asking": ASKING,
         "async_classes": async_classes,
         "gate": query.gate,
+        "instead_async": query.instead_async,
         "classes": query.gate.classes,
         "not_kept": NotKeptError,
         "query": query,
