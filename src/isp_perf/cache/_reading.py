@@ -88,15 +88,20 @@ class _Reading:
         names = tuple(dict.fromkeys(second.tag_name(tag) for tags in carried.values() for tag in tags))
         if not names:
             return {}
-        with second.local.lock:
-            for key, tags in carried.items():
-                if (watch := self._claims[key].watch) is not None:
-                    second.marks.extend_locked(watch, map(second.tag_name, tags))
+        self._watch_tags(carried)
         answers = yield from second.attempt([Read((), names)], tasks=self._tasks)
         if answers is None:
             return None
         versions = zip(names, answers[0].beside, strict=True)
         return {name: b"" if second.journal.is_past(name) else version for name, version in versions}
+
+    def _watch_tags(self, carried: Mapping[str, Sequence[str]]) -> None:
+        """Hear also of the tags that are removed from now on."""
+        second = self._second
+        with second.local.lock:
+            for key, tags in carried.items():
+                if (watch := self._claims[key].watch) is not None:
+                    second.marks.extend_locked(watch, map(second.tag_name, tags))
 
     def _open(self, key: str, data: bytes, left: float | None, *, versions: Mapping[str, bytes]) -> None:
         call, claim = self._calls[key], self._claims[key]
