@@ -1,7 +1,7 @@
-"""Another process with the same query cache: does one thing per line of its input, and answers with a line of JSON.
+"""Another process with the same query cache: does one thing per line of input, and answers with a line of JSON.
 
-`python query_cache_process.py DATABASE_URL REDIS_URL` says `"ready"`; then `read` gives the rows, `insert 3 bia` a row in
-the open transaction, `commit` and `rollback` end it, and `statements` says how many reached the driver.
+`python query_cache_process.py DATABASE_URL REDIS_URL` says `"ready"`; then `read` gives the rows, `insert 3 bia` a row
+in the open transaction, `commit` and `rollback` end it, and `statements` says how many reached the driver.
 """
 
 import asyncio
@@ -17,6 +17,11 @@ from isp_perf.queries import cached_query
 from isp_perf.redis import RedisPool, RedisSettings
 
 CLIENTES = table("clientes", column("id", Integer), column("nome", String))
+
+
+def answer(what):
+    sys.stdout.write(f"{json.dumps(what)}\n")
+    sys.stdout.flush()
 
 
 class Process:
@@ -49,9 +54,9 @@ class Process:
         return verb
 
     async def serve(self):
-        print(json.dumps("ready"), flush=True)
+        answer("ready")
         while line := await asyncio.to_thread(sys.stdin.readline):
-            print(json.dumps(await self.do(*line.split())), flush=True)
+            answer(await self.do(*line.split()))
         await self.writer.close()
         await self.engine.dispose()
         await self.cache.aclose()

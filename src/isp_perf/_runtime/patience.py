@@ -1,8 +1,9 @@
 """A limit on waiting in which only the time counts that the event loop had for it.
 
 A wall clock blames the other side for what our own loop did: where callbacks block it, or where the machine is busy,
-the answer may have arrived long before anybody looks. So the time is counted in slices, each by a timer of its own, and
-a slice whose timer was late counts as one slice all the same.
+the answer may have arrived long before anybody looks. So the time is counted in slices, each by a timer of its own. A
+slice whose timer was late by another slice gave the loop one turn and no time: it counts for an eighth, since what is
+waited for, a handshake for example, may take a turn for each of its steps.
 """
 
 import asyncio
@@ -13,24 +14,30 @@ from typing import Final
 __all__ = ["patience"]
 
 _SLICES: Final = 10
+_WHOLE: Final = 8  # a late slice counts for one
 
 
 class _Slices:
     """Counts slices of time, and ends ``limit`` with the last one."""
 
-    __slots__ = ("_left", "_limit", "_loop", "_seconds", "_timer")
+    __slots__ = ("_due", "_left", "_limit", "_loop", "_seconds", "_timer")
 
     def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
         self._limit = limit
-        self._left = _SLICES
+        self._left = _SLICES * _WHOLE
         self._loop = asyncio.get_running_loop()
         self._seconds = seconds / _SLICES
-        self._timer = self._loop.call_later(self._seconds, self._count)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._due = self._loop.time() + self._seconds
+        self._timer = self._loop.call_at(self._due, self._count)
 
     def _count(self) -> None:
-        self._left -= 1
-        if self._left:
-            self._timer = self._loop.call_later(self._seconds, self._count)
+        late = self._loop.time() - self._due
+        self._left -= _WHOLE if late < self._seconds else 1
+        if self._left > 0:
+            self._begin()
         else:
             self._limit.reschedule(self._loop.time())
 

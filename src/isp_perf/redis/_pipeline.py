@@ -134,6 +134,8 @@ class PoolPipeline(LinkPipeline):
         ConfigurationError: ``limit`` or ``on_error`` outside the above.
     """
 
+    command_stack: Any
+
     def __init__(self, client: Sender, *, limit: int, on_error: str, transaction: bool) -> None:
         whole("limit", limit, least=1, most=100_000)
         one_of("on_error", on_error, ("raise", "collect"))

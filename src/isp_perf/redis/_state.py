@@ -102,6 +102,7 @@ class LoopState:
 
     async def _open(self) -> Any:
         connection = self.pool.make_connection()
+        connection.socket_connect_timeout = None  # the lane's patience bounds it: redis-py counts our loop's delays too
         try:
             await connection.connect()
         except BaseException:  # the time was over: nothing half-open may stay behind

@@ -22,7 +22,7 @@ async def test_time_in_which_the_loop_was_blocked_does_not_count():
     answer = asyncio.get_running_loop().create_future()
 
     async def answers_late():
-        for _ in range(5):
+        for _ in range(30):
             asyncio.get_running_loop().call_soon(time.sleep, 0.03)
             await asyncio.sleep(0)
         answer.set_result("here")
@@ -31,6 +31,22 @@ async def test_time_in_which_the_loop_was_blocked_does_not_count():
     async with patience(0.1):
         assert await answer == "here"
     await late
+
+
+async def test_a_loop_that_never_has_time_is_not_waited_for_for_ever():
+    """Late turns count for something, so that a wait ends also where the loop is always late."""
+    silent = asyncio.get_running_loop().create_future()
+
+    async def blocks():
+        while True:
+            asyncio.get_running_loop().call_soon(time.sleep, 0.005)
+            await asyncio.sleep(0)
+
+    late = asyncio.create_task(blocks())
+    with pytest.raises(TimeoutError):
+        async with patience(0.01):
+            await silent
+    late.cancel()
 
 
 async def test_nothing_is_left_behind():
