@@ -21,10 +21,10 @@ DAY = 86_400  # moments of five minutes: how long a run takes on a slow machine 
 SOAK = [pytest.mark.soak, pytest.mark.timeout(3600)]
 AMOUNTS = [pytest.param(20_000, id="slice"), pytest.param(1_000_000, id="million", marks=SOAK)]
 SLACK_BYTES = 300_000
+ROOMS = [f"{pathlib.Path(isp_perf.__file__).parent}/{room}/*" for room in ("cache", "_core", "_runtime")]
 OURS = [
-    tracemalloc.Filter(inclusive=True, filename_pattern=f"{pathlib.Path(isp_perf.__file__).parent}/*"),
-    tracemalloc.Filter(inclusive=True, filename_pattern=__file__),
-    tracemalloc.Filter(inclusive=True, filename_pattern="<isp_perf wrapper *"),
+    tracemalloc.Filter(inclusive=True, filename_pattern=pattern)
+    for pattern in (*ROOMS, __file__, "<isp_perf wrapper *")
 ]
 
 
@@ -62,7 +62,7 @@ def check(cache):
 
 
 def allocated():
-    """Return the bytes that the package and this file hold; other threads of the test process do not count."""
+    """Return the bytes that the cache and this file hold; what other tests left running, the metrics' thread, is not it."""
     gc.collect()
     traces = tracemalloc.take_snapshot().filter_traces(OURS)
     return sum(statistic.size for statistic in traces.statistics("filename"))
