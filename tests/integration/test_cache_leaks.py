@@ -62,7 +62,7 @@ def check(cache):
 
 
 def allocated():
-    """Return the bytes that the cache and this file hold; what other tests left running, the metrics' thread, is not it."""
+    """Return the bytes that the cache and this file hold; other tests' threads, the metrics' one, do not count."""
     gc.collect()
     traces = tracemalloc.take_snapshot().filter_traces(OURS)
     return sum(statistic.size for statistic in traces.statistics("filename"))
