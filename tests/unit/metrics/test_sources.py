@@ -206,6 +206,7 @@ def test_every_statement_has_a_duration():
         assert sum(duration[:-1]) >= queries.count == 3
         assert duration[-1] > 0
     handle.remove()
+    engine.dispose()
 
 
 def test_the_process_tells_memory_collections_and_version():
