@@ -158,6 +158,7 @@ async def test_what_sending_costs_is_measured(live, fast):
                 sum(range(100_000))
 
     watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)  # it watches from now on: there are frames to wait for
     while not live._sending_cost > 100e-6:
         await asyncio.wait_for(live.tick(), 20)
     await watching
