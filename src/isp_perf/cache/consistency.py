@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -152,8 +151,9 @@ class Auditor:
         if task is not None:
             self._audit.end()
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task})  # awaited itself, it would swallow a cancellation of the caller
+            if not task.cancelled():
+                task.result()
 
     async def __aenter__(self) -> Self:
         await self.start()

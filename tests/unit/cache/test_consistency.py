@@ -548,3 +548,15 @@ def test_settings_out_of_range_are_refused(ward, setting):
     """Each setting names itself when it is out of its range."""
     with pytest.raises(ConfigurationError, match=next(iter(setting))):
         Auditor(ward.cache, **setting)
+
+
+async def test_a_caller_who_is_cancelled_while_it_closes_an_auditor_stays_cancelled():
+    """Closing swallows the end of the auditor's own task, not a cancellation of whoever closes it."""
+    auditor = Auditor(CacheManager())
+    await auditor.start()
+    closing = asyncio.create_task(auditor.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert not auditor.running
