@@ -8,7 +8,18 @@ from typing import Any
 
 from isp_perf._runtime.drive import adrive, drive
 
-__all__ = ["Background"]
+__all__ = ["Background", "end"]
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel ``task`` and wait until it has ended; an error of its own is raised.
+
+    Awaiting the task itself, one would take a cancellation of the caller for that of the task, and swallow it.
+    """
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
 
 
 class Background:

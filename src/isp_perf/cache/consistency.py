@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
 from isp_perf._core.ranges import Seconds, seconds, share
+from isp_perf._runtime.background import end
 from isp_perf._runtime.drive import adrive, drive
 from isp_perf.cache._audit import OVERTAKEN, STALE, TRUE, Audit, Comparison
 from isp_perf.errors import ConfigurationError
@@ -150,10 +151,7 @@ class Auditor:
         task, self._task = self._task, None
         if task is not None:
             self._audit.end()
-            task.cancel()
-            await asyncio.wait({task})  # awaited itself, it would swallow a cancellation of the caller
-            if not task.cancelled():
-                task.result()
+            await end(task)
 
     async def __aenter__(self) -> Self:
         await self.start()

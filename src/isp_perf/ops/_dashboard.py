@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias
+
+from isp_perf._runtime.background import end
 
 __all__ = ["Dashboard", "DashboardLoader"]
 
@@ -59,9 +60,7 @@ class Dashboard:
         """Stop refreshing."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await end(task)
 
     async def figures(self) -> dict[str, Any]:
         """Return the figures, with ``cache_hit``: whether they came from the cache."""

@@ -14,6 +14,7 @@ from functools import cached_property
 from time import monotonic, thread_time
 from typing import Any, Final
 
+from isp_perf._runtime.background import end
 from isp_perf.metrics._snapshot import Snapshot
 from isp_perf.ops._history import Checkpoints, History, Today
 from isp_perf.ops._page import html_page
@@ -138,9 +139,7 @@ class Live:
         self._kept = False
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await end(task)
         drawing, self._drawing = self._drawing, None
         if drawing is not None and drawing.get_loop() is asyncio.get_running_loop():
             await asyncio.gather(drawing, return_exceptions=True)

@@ -165,6 +165,18 @@ async def test_what_sending_costs_is_measured(live, fast):
     await live.aclose()
 
 
+async def test_a_caller_who_is_cancelled_while_it_closes_the_figures_stays_cancelled(live):
+    """Closing swallows the end of the sampling task, not a cancellation of whoever closes it."""
+    live.start()
+    await live.frame()
+    closing = asyncio.create_task(live.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await live.aclose()
+
+
 def a_scope(**more):
     return {"type": "http", "method": "GET", "headers": [], "query_string": b"", **more}
 
